@@ -1,0 +1,135 @@
+//! [`DeviceChoice`], and the thread that owns a device.
+//!
+//! Everything that touches a device happens on one thread of ours, the device thread: opening it,
+//! building, running and dropping models. For the CPU that thread belongs to a rayon pool of its own,
+//! so candle's matrix products never touch the pool that belongs to the game.
+//!
+//! ```
+//! use bevy::prelude::*;
+//! use bevy_candle::prelude::*;
+//!
+//! # let mut app = App::new();
+//! app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
+//! ```
+
+use std::{
+    cell::Cell,
+    fmt,
+    num::NonZeroUsize,
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
+
+use candle_core::Device;
+use tracing::warn;
+
+mod thread;
+pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
+
+thread_local! {
+    static IS_DEVICE_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where models run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum DeviceChoice {
+    /// CUDA or Metal where compiled in and present, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by its number; needs the feature `cuda`.
+    Cuda(usize),
+    /// A Metal device by its number; needs the feature `metal`.
+    Metal(usize),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda{number}"),
+            Self::Metal(number) => write!(f, "metal{number}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Replaces [`Auto`](Self::Auto) by what is compiled in.
+    fn resolve(self) -> Self {
+        match self {
+            Self::Auto if cfg!(any(feature = "cuda", feature = "metal")) => Self::Auto,
+            Self::Auto => Self::Cpu,
+            other => other,
+        }
+    }
+
+    /// Opens the device, on the thread that will own it.
+    fn open(self) -> candle_core::Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => Device::new_cuda(number),
+            Self::Metal(number) => Device::new_metal(number),
+            Self::Auto => Ok(Self::first_accelerator().unwrap_or(Device::Cpu)),
+        }
+    }
+
+    fn first_accelerator() -> Option<Device> {
+        let cuda = cfg!(feature = "cuda").then(|| Self::Cuda(0).open());
+        let metal = cfg!(feature = "metal").then(|| Self::Metal(0).open());
+        let opened = [cuda, metal].into_iter().flatten();
+        opened
+            .flat_map(|device| {
+                device.inspect_err(|error| warn!("{error}; the CPU is used instead"))
+            })
+            .next()
+    }
+}
+
+/// Returns whether the calling thread owns a device: the only place where models are built, used and
+/// dropped.
+pub fn on_device_thread() -> bool {
+    IS_DEVICE_THREAD.get()
+}
+
+/// The threads of the CPU device where the game does not say: all cores but one, at least one.
+fn default_threads() -> NonZeroUsize {
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A deadline that is `timeout` away, or a day where that overflows the clock.
+pub(crate) fn deadline_in(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout)
+        .unwrap_or_else(|| now + Duration::from_secs(86_400))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_compiled_in_is_an_error() {
+        if cfg!(not(feature = "cuda")) {
+            assert!(
+                DeviceChoice::Cuda(0).open().is_err(),
+                "no CUDA is compiled in"
+            );
+        }
+    }
+
+    #[test]
+    fn auto_without_accelerators_is_the_cpu() {
+        if cfg!(not(any(feature = "cuda", feature = "metal"))) {
+            assert_eq!(DeviceChoice::Auto.resolve(), DeviceChoice::Cpu);
+        }
+    }
+
+    #[test]
+    fn the_default_leaves_a_core_to_the_game() {
+        let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+        assert_eq!(default_threads().get(), (cores - 1).max(1));
+    }
+}

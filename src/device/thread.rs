@@ -1,0 +1,252 @@
+//! The device thread and its executor.
+
+use std::{
+    convert::Infallible,
+    error::Error,
+    num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_channel::{Receiver, Sender, bounded, unbounded};
+use async_executor::LocalExecutor;
+use candle_core::Device;
+use futures_lite::future;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tracing::{error, warn};
+
+use super::{DeviceChoice, IS_DEVICE_THREAD, deadline_in, default_threads};
+use crate::{
+    LoadError,
+    error::panic_message,
+    threads::{Shared, Threads},
+};
+
+/// All device threads of the process, one a device, for all its apps.
+static OPEN: Shared<DeviceChoice, DeviceThread> = Shared::new();
+
+/// What runs on the device thread.
+type Command = Box<dyn FnOnce(&DeviceContext) + Send>;
+
+/// What the device thread lends to the commands that run on it.
+pub(crate) struct DeviceContext {
+    /// What was asked for.
+    pub(crate) choice: DeviceChoice,
+    /// The device, or why it could not be opened.
+    pub(crate) device: Result<Device, Arc<dyn Error + Send + Sync>>,
+    /// Runs the futures of all models on this device, step by step.
+    pub(crate) executor: Rc<LocalExecutor<'static>>,
+}
+
+/// Sends commands to a device thread. Clones may go anywhere; they do not keep the thread alive.
+#[derive(Clone)]
+pub(crate) struct DeviceHandle {
+    commands: Sender<Command>,
+}
+
+impl DeviceHandle {
+    /// Runs `command` on the device thread, soon. Where that has ended, the command is dropped unrun.
+    pub(crate) fn run(&self, command: impl FnOnce(&DeviceContext) + Send + 'static) {
+        let _ = self.commands.try_send(Box::new(command));
+    }
+}
+
+/// The thread that owns a device, with the rayon pool that it belongs to.
+pub(crate) struct DeviceThread {
+    handle: DeviceHandle,
+    stop: Option<Sender<Infallible>>,
+    pool: Option<ThreadPool>,
+    threads: Threads,
+    shutdown_timeout: Duration,
+}
+
+impl DeviceThread {
+    /// Returns the device's thread; the first app that asks starts it, with its own settings.
+    pub(crate) fn shared(
+        choice: DeviceChoice,
+        threads: Option<NonZeroUsize>,
+        shutdown_timeout: Duration,
+    ) -> Result<Arc<Self>, LoadError> {
+        let choice = choice.resolve();
+        OPEN.get(choice, || Self::start(choice, threads, shutdown_timeout))
+    }
+
+    fn start(
+        choice: DeviceChoice,
+        workers: Option<NonZeroUsize>,
+        shutdown_timeout: Duration,
+    ) -> Result<Self, LoadError> {
+        let mut threads = Threads::new();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(workers.unwrap_or_else(default_threads).get())
+            .panic_handler(|panic| error!("a device thread panicked: {}", panic_message(&*panic)))
+            .spawn_handler(|worker| {
+                threads.spawn(format!("candle-{choice}-{}", worker.index()), || {
+                    worker.run()
+                })
+            })
+            .build()
+            .map_err(|error| LoadError::Device {
+                device: format!("{choice:?}"),
+                source: error.into(),
+            })?;
+        let (commands, received) = unbounded();
+        let (stop, stopped) = bounded(1);
+        pool.spawn(move || own_device(choice, &received, &stopped));
+        Ok(Self {
+            handle: DeviceHandle { commands },
+            stop: Some(stop),
+            pool: Some(pool),
+            threads,
+            shutdown_timeout,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> DeviceHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread. What it still holds is dropped there.
+    pub(crate) fn end(&mut self, deadline: Instant) {
+        if self.stop.take().is_none() {
+            return;
+        }
+        self.pool = None;
+        for name in self.threads.join(deadline) {
+            warn!("the thread {name} did not end in time, and is left behind");
+        }
+    }
+}
+
+impl Drop for DeviceThread {
+    fn drop(&mut self) {
+        self.end(deadline_in(self.shutdown_timeout));
+    }
+}
+
+/// The life of the device thread: open the device, run commands and futures, drop what is left.
+fn own_device(choice: DeviceChoice, commands: &Receiver<Command>, stopped: &Receiver<Infallible>) {
+    IS_DEVICE_THREAD.set(true);
+    let context = DeviceContext {
+        choice,
+        device: choice.open().map_err(|error| Arc::new(error) as _),
+        executor: Rc::new(LocalExecutor::new()),
+    };
+    let serve = async {
+        while let Ok(command) = commands.recv().await {
+            guarded(|| command(&context));
+        }
+    };
+    let stop = async { while stopped.recv().await.is_ok() {} };
+    future::block_on(context.executor.run(future::or(stop, serve)));
+    // Commands may hold what must not be dropped elsewhere.
+    commands.close();
+    while let Ok(command) = commands.try_recv() {
+        guarded(|| drop(command));
+    }
+    guarded(|| drop(context));
+    IS_DEVICE_THREAD.set(false);
+}
+
+/// A panic in one command is no reason to end the others.
+fn guarded(run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        error!(
+            "a panic was caught on the device thread: {}",
+            panic_message(&*panic)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::on_device_thread;
+
+    fn thread() -> DeviceThread {
+        DeviceThread::start(
+            DeviceChoice::Cpu,
+            NonZeroUsize::new(2),
+            Duration::from_secs(10),
+        )
+        .expect("a thread")
+    }
+
+    fn soon() -> Instant {
+        deadline_in(Duration::from_secs(10))
+    }
+
+    #[test]
+    fn commands_run_on_one_thread_which_owns_the_device() {
+        let device = thread();
+        let (tx, rx) = crossbeam_channel::unbounded();
+        for _ in 0..10 {
+            let tx = tx.clone();
+            device
+                .handle()
+                .run(move |_| drop(tx.send((std::thread::current().id(), on_device_thread()))));
+        }
+        let seen: Vec<_> = (0..10)
+            .map(|_| rx.recv_deadline(soon()).expect("an answer"))
+            .collect();
+        assert!(seen.iter().all(|one| *one == (seen[0].0, true)), "{seen:?}");
+    }
+
+    #[test]
+    fn parallel_work_stays_in_the_pool_of_the_device() {
+        let device = thread();
+        let (tx, rx) = crossbeam_channel::unbounded();
+        device.handle().run(move |_| {
+            let names = rayon::broadcast(|_| std::thread::current().name().map(str::to_owned));
+            let _ = tx.send(names);
+        });
+        let mut names: Vec<_> = rx
+            .recv_deadline(soon())
+            .expect("names")
+            .into_iter()
+            .flatten()
+            .collect();
+        names.sort();
+        assert_eq!(names, ["candle-cpu-0", "candle-cpu-1"]);
+    }
+
+    #[test]
+    fn a_command_that_panics_leaves_the_thread_alive() {
+        let device = thread();
+        let (tx, rx) = crossbeam_channel::unbounded();
+        device.handle().run(|_| panic!("on purpose"));
+        device.handle().run(move |_| drop(tx.send(())));
+        rx.recv_deadline(soon()).expect("the next command runs");
+    }
+
+    #[test]
+    fn what_is_left_at_the_end_is_dropped_on_the_thread() {
+        struct Tell(crossbeam_channel::Sender<bool>);
+        impl Drop for Tell {
+            fn drop(&mut self) {
+                let _ = self.0.send(on_device_thread());
+            }
+        }
+        let mut device = thread();
+        let (tx, rx) = crossbeam_channel::unbounded();
+        let in_future = Tell(tx.clone());
+        device.handle().run(move |context| {
+            let forever = async move {
+                let _kept = in_future;
+                future::pending::<()>().await;
+            };
+            context.executor.spawn(forever).detach();
+        });
+        device.end(soon());
+        assert_eq!(rx.try_recv(), Ok(true));
+        let late = Tell(tx);
+        device.handle().run(move |_| drop(late));
+        assert_eq!(
+            rx.try_recv(),
+            Ok(false),
+            "after the end a command is dropped by its sender"
+        );
+    }
+}

@@ -1,0 +1,318 @@
+//! What can go wrong: [`LoadError`] for a load, [`InferError`] for a job.
+//!
+//! Both are data. A failed model is [`ModelState::Failed`](crate::ModelState::Failed) with
+//! [`last_error`](crate::ModelStatus::last_error); a failed job is the `Err` of its
+//! [`Inferred`](crate::Inferred) event. No system of this crate ever returns an `Err`, since in Bevy
+//! that would end the game.
+//!
+//! ```
+//! use bevy_candle::prelude::*;
+//!
+//! fn advice(error: &LoadError) -> String {
+//!     match error {
+//!         LoadError::FileMissing { file, folder } => format!("copy {file} into {folder}"),
+//!         other => other.to_string(),
+//!     }
+//! }
+//! # let missing = LoadError::FileMissing { file: "config.json".into(), folder: "models/a".into() };
+//! # assert_eq!(advice(&missing), "copy config.json into models/a");
+//! ```
+
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, PoisonError},
+};
+
+use candle_core::DType;
+use thiserror::Error;
+
+/// A boxed cause, so that an update of the library behind it is not a breaking change here.
+pub type BoxedSource = Box<dyn Error + Send + Sync + 'static>;
+
+/// Says why a model could not be loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The model's folder does not exist, or is no folder.
+    #[error(
+        "the model folder `{folder}` does not exist; relative paths start at the app's asset folder"
+    )]
+    FolderMissing {
+        /// The folder as it was looked for.
+        folder: String,
+    },
+    /// A file that the pipeline needs is not among the model's files.
+    #[error("`{file}` is missing in the model `{folder}`")]
+    FileMissing {
+        /// The file's name inside the model.
+        file: String,
+        /// The model's folder or id.
+        folder: String,
+    },
+    /// A file exists and cannot be read.
+    #[error("failed to read `{file}`")]
+    Io {
+        /// The file's name inside the model.
+        file: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file is shorter than its header or its index says.
+    #[error(
+        "`{file}` is cut short: {expected} bytes expected, {found} found; copy or download it again"
+    )]
+    CutShort {
+        /// The file's name inside the model.
+        file: String,
+        /// The length that the header asks for, in bytes.
+        expected: u64,
+        /// The length found, in bytes.
+        found: u64,
+    },
+    /// A name inside the model points out of it, or is none.
+    #[error(
+        "`{name}` is not a name inside the model: no `..`, no root and no drive prefix are allowed"
+    )]
+    UnsafeName {
+        /// The refused name.
+        name: String,
+    },
+    /// A JSON file is broken, or a field has the wrong type.
+    #[error("`{file}` is not the JSON that was expected")]
+    Json {
+        /// The file's name inside the model.
+        file: String,
+        /// The line, the column and the reason.
+        source: BoxedSource,
+    },
+    /// The header of a weight file is broken.
+    #[error("`{file}` is not a valid safetensors file: {reason}")]
+    Header {
+        /// The file's name inside the model.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A key of a configuration has a value that this pipeline does not implement.
+    #[error("`{file}`: `{key}` is {value}, which is not supported; {expected}")]
+    UnsupportedOption {
+        /// The configuration file.
+        file: String,
+        /// The key.
+        key: String,
+        /// The value found, as JSON.
+        value: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// A weight that the architecture needs is in none of the files.
+    #[error("the tensor `{tensor}` is missing in {files}")]
+    MissingTensor {
+        /// The tensor's full name.
+        tensor: String,
+        /// The files that were searched.
+        files: String,
+    },
+    /// A weight has another shape than the configuration says.
+    #[error(
+        "the tensor `{tensor}` has the shape {found:?}, but the configuration asks for {expected:?}"
+    )]
+    WrongShape {
+        /// The tensor's full name.
+        tensor: String,
+        /// The shape that the architecture asks for.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A weight is stored in a number format that cannot become the one asked for.
+    #[error("the tensor `{tensor}` is stored as {found}, which cannot be used as {wanted:?}")]
+    UnsupportedDtype {
+        /// The tensor's full name.
+        tensor: String,
+        /// The format in the file.
+        found: String,
+        /// The format to run in.
+        wanted: DType,
+    },
+    /// The model is larger than what the memory budget leaves.
+    #[error(
+        "{needed} bytes are needed, but {in_use} of the budget of {budget} bytes are in use; \
+         unload a model or raise `CandlePlugin::memory_budget`"
+    )]
+    OverBudget {
+        /// Bytes that the model claims.
+        needed: u64,
+        /// Bytes of the device's whole budget.
+        budget: u64,
+        /// Bytes claimed by others.
+        in_use: u64,
+    },
+    /// The system refused the memory for a tensor.
+    #[error("{bytes} bytes for the tensor `{tensor}` could not be allocated")]
+    OutOfMemory {
+        /// The tensor's full name.
+        tensor: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The device could not be opened, or is not compiled in.
+    #[error("the device {device} cannot be used")]
+    Device {
+        /// The device, such as `Cuda(0)`.
+        device: String,
+        /// Why.
+        source: BoxedSource,
+    },
+    /// The device's thread ended while it held the model.
+    #[error("the device's thread ended while it held the model")]
+    DeviceLost,
+    /// The pipeline could not be put together from its weights.
+    #[error("failed to build the pipeline")]
+    Build {
+        /// What the pipeline said.
+        source: BoxedSource,
+    },
+    /// The pipeline's code panicked. The app and its other models go on.
+    #[error("the pipeline panicked in {phase}: {message}")]
+    Panicked {
+        /// `plan`, `read`, `build` or `warm_up`.
+        phase: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+    /// The platform has no threads or no files.
+    #[error("models cannot be loaded on this platform")]
+    Unsupported,
+}
+
+impl LoadError {
+    /// Wraps a broken JSON file.
+    pub(crate) fn json(file: &str, source: impl Into<BoxedSource>) -> Self {
+        Self::Json {
+            file: file.into(),
+            source: source.into(),
+        }
+    }
+
+    /// Wraps a broken safetensors header.
+    pub(crate) fn header(file: &str, reason: impl ToString) -> Self {
+        Self::Header {
+            file: file.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Any other reason why a pipeline cannot be built, for pipelines of your own.
+    pub fn build(source: impl Into<BoxedSource>) -> Self {
+        Self::Build {
+            source: source.into(),
+        }
+    }
+}
+
+impl From<candle_core::Error> for LoadError {
+    /// Gets a [`LoadError`] that went through candle back as it was; boxes any other.
+    fn from(error: candle_core::Error) -> Self {
+        use candle_core::Error::{Context, WithBacktrace, WithPath, WrappedContext};
+        match error {
+            Context { inner, .. } | WithPath { inner, .. } | WithBacktrace { inner, .. } => {
+                (*inner).into()
+            }
+            WrappedContext { wrapped, .. } => wrapped
+                .downcast::<Self>()
+                .map_or_else(Self::build, |ours| *ours),
+            other => Self::build(other),
+        }
+    }
+}
+
+impl From<LoadError> for candle_core::Error {
+    fn from(error: LoadError) -> Self {
+        let context = error.to_string();
+        Self::WrappedContext {
+            wrapped: Box::new(error),
+            context,
+        }
+    }
+}
+
+/// Says why a job ended without an output.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// No model is loaded, and none is wanted.
+    #[error("no model is loaded and none is wanted; call `ModelManager::load` first")]
+    NotLoaded,
+    /// The model that the job waited for failed to load.
+    #[error("the model failed to load")]
+    ModelFailed(#[source] Arc<LoadError>),
+    /// The model was unloaded, reloaded or replaced before the job was done.
+    #[error("the model was unloaded before the job was done")]
+    Unloaded,
+    /// The pipeline panicked. The model stays loaded, and the next job runs.
+    #[error("the pipeline panicked: {0}")]
+    Panicked(String),
+    /// A field of the request has a value that the model cannot serve.
+    #[error("`{field}` is {value}, but the model needs {expected}")]
+    InvalidRequest {
+        /// The request's field.
+        field: &'static str,
+        /// The value given.
+        value: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// The pipeline returned an error.
+    #[error("failed to run the pipeline")]
+    Failed(#[source] Arc<dyn Error + Send + Sync + 'static>),
+}
+
+impl InferError {
+    /// Any other reason, for pipelines of your own.
+    pub fn failed(source: impl Into<BoxedSource>) -> Self {
+        Self::Failed(Arc::from(source.into()))
+    }
+}
+
+impl From<candle_core::Error> for InferError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+/// An error and its causes on one line: `failed to read `a`: permission denied`.
+///
+/// ```
+/// use bevy_candle::{ErrorChain, LoadError};
+///
+/// let error = LoadError::build(std::io::Error::other("no such layer"));
+/// assert_eq!(ErrorChain(&error).to_string(), "failed to build the pipeline: no such layer");
+/// ```
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
+
+impl std::fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// The text of a caught panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// What a lock guards stays usable after a panic elsewhere: every guarded value here is whole
+/// after each statement.
+pub(crate) fn unpoison<T>(poisoned: PoisonError<T>) -> T {
+    poisoned.into_inner()
+}

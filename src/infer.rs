@@ -1,0 +1,185 @@
+//! Jobs: insert [`Infer`] on an entity, observe [`InferStep`] and [`Inferred`] there.
+//!
+//! ```
+//! use bevy::prelude::*;
+//! use bevy_candle::prelude::*;
+//!
+//! fn forge(mut commands: Commands) {
+//!     let request = DdpmRequest { class: Some(3), seed: 7, ..default() };
+//!     commands
+//!         .spawn(Infer::<DdpmPipeline>::new(request).previews_every(5))
+//!         .observe(|step: On<InferStep<DdpmPipeline>>| info!("step {} of {}", step.step, step.steps))
+//!         .observe(|mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>| {
+//!             match done.take() {
+//!                 Ok(output) => output.images().into_iter().for_each(|image| drop(images.add(image))),
+//!                 Err(error) => warn!("no picture: {error}"),
+//!             }
+//!         });
+//! }
+//! # bevy::ecs::system::assert_is_system(forge);
+//! ```
+//!
+//! | the model is | the job |
+//! |---|---|
+//! | Idle, nothing wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
+//! | Loading or Unloading with a load wanted | waits |
+//! | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
+//! | Loaded | runs, first come first served |
+//! | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
+//! | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
+
+use std::{
+    any::type_name,
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use async_channel::Receiver;
+use bevy::{
+    ecs::{lifecycle::HookContext, world::DeferredWorld},
+    prelude::*,
+};
+
+use tracing::error;
+
+use crate::{
+    InferError, ModelManager, Pipeline,
+    lifeline::{Lifeline, Watch},
+};
+
+mod delivery;
+mod job;
+mod steps;
+
+pub(crate) use delivery::deliver;
+pub(crate) use job::{End, Job};
+use steps::Step;
+pub use steps::Steps;
+
+/// Tells one `Infer` from the next on the same entity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct JobId(u64);
+
+impl JobId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A job for the model of kind `P`, as a component.
+///
+/// Inserting it starts the job, or queues it; the settings of that moment count. When the job is done
+/// the component is removed, and then [`Inferred`] is triggered on the entity, exactly once. Removing
+/// it, replacing it or despawning the entity cancels the job in silence; its memory is freed at its
+/// next step.
+#[derive(Component)]
+#[component(immutable, on_insert = queue_job::<P>)]
+pub struct Infer<P: Pipeline> {
+    request: P::Request,
+    previews: Option<NonZeroU32>,
+    id: JobId,
+    steps: Receiver<Step<P::Partial>>,
+    slot: async_channel::Sender<Step<P::Partial>>,
+    watch: Watch,
+    _lifeline: Lifeline,
+}
+
+impl<P: Pipeline> Infer<P> {
+    /// Makes a job without previews.
+    pub fn new(request: P::Request) -> Self {
+        let (lifeline, watch) = Lifeline::new();
+        let (slot, steps) = async_channel::bounded(1);
+        Self {
+            request,
+            previews: None,
+            id: JobId::next(),
+            steps,
+            slot,
+            watch,
+            _lifeline: lifeline,
+        }
+    }
+
+    /// Asks for a preview with every `n`th step; 0 is none.
+    #[must_use]
+    pub fn previews_every(mut self, n: u32) -> Self {
+        self.previews = NonZeroU32::new(n);
+        self
+    }
+
+    /// Returns what the model is asked for.
+    pub fn request(&self) -> &P::Request {
+        &self.request
+    }
+
+    /// The latest step that was not seen yet.
+    fn latest(&self) -> Option<Step<P::Partial>> {
+        self.steps.try_recv().ok()
+    }
+}
+
+/// Hands the job to the manager; sends it on at once where the model is loaded, which saves a frame.
+fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
+    let infer = world
+        .get::<Infer<P>>(context.entity)
+        .expect("the hook runs after the insertion");
+    let (id, previews, request) = (infer.id, infer.previews, infer.request.clone());
+    let (slot, watch) = (infer.slot.clone(), infer.watch.clone());
+    let entity = context.entity;
+    let Some(mut manager) = world.get_resource_mut::<ModelManager<P>>() else {
+        error!(
+            "add `ModelPlugin::<{}>::default()` to the app before a job of this kind",
+            type_name::<P>()
+        );
+        let result = Err(InferError::NotLoaded);
+        world
+            .commands()
+            .queue(move |world: &mut World| delivery::end(world, End::<P> { entity, id, result }));
+        return;
+    };
+    manager
+        .bypass_change_detection()
+        .queue(|mailbox, settings| {
+            Job::new(
+                End::guard(entity, id, mailbox),
+                request,
+                settings,
+                Steps::reporter(slot, previews),
+                watch,
+            )
+        });
+}
+
+/// Triggered on the job's entity after a step. A slow game sees the latest one.
+#[derive(EntityEvent)]
+pub struct InferStep<P: Pipeline> {
+    /// The entity that the [`Infer`] is on.
+    pub entity: Entity,
+    /// The step that was just done, 1 to `steps`.
+    pub step: u32,
+    /// How many steps the job has.
+    pub steps: u32,
+    /// The preview, in the steps that have one.
+    pub partial: Option<P::Partial>,
+}
+
+/// Triggered on the job's entity when the job has ended, after its [`Infer`] was removed: an observer
+/// can insert the next one.
+#[derive(EntityEvent)]
+pub struct Inferred<P: Pipeline> {
+    /// The entity that the [`Infer`] was on.
+    pub entity: Entity,
+    /// The output, or why there is none.
+    pub result: Result<P::Output, InferError>,
+}
+
+impl<P: Pipeline> Inferred<P> {
+    /// Takes the result by value and leaves [`InferError::Unloaded`] in its place.
+    ///
+    /// # Errors
+    /// Where the job failed: what `result` says.
+    pub fn take(&mut self) -> Result<P::Output, InferError> {
+        std::mem::replace(&mut self.result, Err(InferError::Unloaded))
+    }
+}

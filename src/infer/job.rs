@@ -1,0 +1,124 @@
+//! A job on its way to the model and back.
+
+use std::panic::AssertUnwindSafe;
+
+use bevy::prelude::*;
+use futures_lite::{FutureExt, future};
+
+use super::{
+    JobId,
+    steps::{Reporter, Steps},
+};
+use crate::{
+    InferError, Pipeline,
+    error::panic_message,
+    lifeline::Watch,
+    manager::{Event, Mailbox},
+};
+
+/// What the model gets: host data only.
+pub(crate) struct Job<P: Pipeline> {
+    request: P::Request,
+    settings: P::Settings,
+    reporter: Reporter<P>,
+    watch: Watch,
+    end: EndGuard<P>,
+}
+
+/// How a job ended.
+pub(crate) struct End<P: Pipeline> {
+    pub(super) entity: Entity,
+    pub(super) id: JobId,
+    pub(super) result: Result<P::Output, InferError>,
+}
+
+/// Sends the one end of a job, wherever the job is dropped.
+pub(super) struct EndGuard<P: Pipeline> {
+    entity: Entity,
+    id: JobId,
+    mailbox: Mailbox<P>,
+    sent: bool,
+}
+
+impl<P: Pipeline> End<P> {
+    pub(super) fn guard(entity: Entity, id: JobId, mailbox: Mailbox<P>) -> EndGuard<P> {
+        EndGuard {
+            entity,
+            id,
+            mailbox,
+            sent: false,
+        }
+    }
+}
+
+impl<P: Pipeline> EndGuard<P> {
+    fn send(&mut self, result: Result<P::Output, InferError>) {
+        if !std::mem::replace(&mut self.sent, true) {
+            self.mailbox.send(Event::End(End {
+                entity: self.entity,
+                id: self.id,
+                result,
+            }));
+        }
+    }
+}
+
+impl<P: Pipeline> Drop for EndGuard<P> {
+    fn drop(&mut self) {
+        self.send(Err(InferError::Unloaded));
+    }
+}
+
+impl<P: Pipeline> Job<P> {
+    pub(super) fn new(
+        end: EndGuard<P>,
+        request: P::Request,
+        settings: P::Settings,
+        reporter: Reporter<P>,
+        watch: Watch,
+    ) -> Self {
+        Self {
+            request,
+            settings,
+            reporter,
+            watch,
+            end,
+        }
+    }
+
+    /// Ends the job without running it.
+    pub(crate) fn refuse(mut self, error: InferError) {
+        self.end.send(Err(error));
+    }
+
+    /// Whether somebody still waits for it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.watch.is_cut()
+    }
+
+    /// Runs on the device thread until the job is done or nobody wants it.
+    pub(crate) async fn run(self, pipeline: &P) {
+        let Self {
+            request,
+            settings,
+            reporter,
+            watch,
+            mut end,
+        } = self;
+        if watch.is_cut() {
+            return;
+        }
+        let steps = Steps::new(settings, reporter, end.mailbox.signal());
+        let run = AssertUnwindSafe(async { pipeline.infer(request, steps).await });
+        let done = async { Some(run.catch_unwind().await) };
+        let unwanted = async {
+            watch.cut().await;
+            None
+        };
+        match future::or(unwanted, done).await {
+            Some(Ok(result)) => end.send(result),
+            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),
+            None => {}
+        }
+    }
+}

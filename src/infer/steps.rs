@@ -1,0 +1,69 @@
+//! [`Steps`]: what a pipeline awaits while it works.
+
+use std::num::NonZeroU32;
+
+use async_channel::Sender;
+use futures_lite::future::yield_now;
+
+use crate::{Pipeline, signal::Signal};
+
+/// A finished step, on its way to the game.
+pub(crate) struct Step<T> {
+    pub(super) step: u32,
+    pub(super) steps: u32,
+    pub(super) partial: Option<T>,
+}
+
+/// Handed to [`Pipeline::infer`]: the settings, and the one await of each step.
+pub struct Steps<P: Pipeline> {
+    settings: P::Settings,
+    reporter: Reporter<P>,
+    signal: Signal,
+}
+
+/// Where steps go: a slot that holds the latest.
+pub(crate) struct Reporter<P: Pipeline> {
+    slot: Sender<Step<P::Partial>>,
+    previews: Option<NonZeroU32>,
+}
+
+impl<P: Pipeline> Steps<P> {
+    pub(super) fn reporter(
+        slot: Sender<Step<P::Partial>>,
+        previews: Option<NonZeroU32>,
+    ) -> Reporter<P> {
+        Reporter { slot, previews }
+    }
+
+    pub(super) fn new(settings: P::Settings, reporter: Reporter<P>, signal: Signal) -> Self {
+        Self {
+            settings,
+            reporter,
+            signal,
+        }
+    }
+
+    /// Returns the settings as they were when the job was inserted.
+    pub fn settings(&self) -> &P::Settings {
+        &self.settings
+    }
+
+    /// Ends a step, `step` counting from 1 to `of`.
+    ///
+    /// Reports it, with a preview where the game asked for one and only then; lets the device's other
+    /// models have their turn; and if nobody wants the job any more, this is where it ends: the future
+    /// is dropped here.
+    pub async fn next(&self, step: u32, of: u32, partial: impl FnOnce() -> P::Partial) {
+        let previews = self.reporter.previews;
+        let partial = previews
+            .filter(|every| step.is_multiple_of(every.get()))
+            .map(|_| partial());
+        let _ = self.reporter.slot.force_send(Step {
+            step,
+            steps: of,
+            partial,
+        });
+        self.signal.raise();
+        yield_now().await;
+    }
+}

@@ -1,0 +1,170 @@
+//! Tensors in host memory, and the conversion between number formats while reading.
+
+use bytemuck::{AnyBitPattern, NoUninit, Zeroable, allocation::try_zeroed_vec, cast_slice_mut};
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+/// The values of one tensor, in the format that it will run in.
+pub(super) enum HostTensor {
+    U8(Vec<u8>),
+    U32(Vec<u32>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    BF16(Vec<bf16>),
+    F16(Vec<f16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// Runs `$body` with `$values` bound to the vector inside, whatever its format.
+macro_rules! with_values {
+    ($tensor:expr, $values:ident => $body:expr) => {
+        match $tensor {
+            HostTensor::U8($values) => $body,
+            HostTensor::U32($values) => $body,
+            HostTensor::I16($values) => $body,
+            HostTensor::I32($values) => $body,
+            HostTensor::I64($values) => $body,
+            HostTensor::BF16($values) => $body,
+            HostTensor::F16($values) => $body,
+            HostTensor::F32($values) => $body,
+            HostTensor::F64($values) => $body,
+        }
+    };
+}
+
+impl HostTensor {
+    /// Allocates zeros; [`None`] where the system refuses or candle cannot hold the format.
+    pub(super) fn zeros(dtype: DType, elements: usize) -> Option<Self> {
+        fn zeros<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
+            try_zeroed_vec(elements).ok()
+        }
+        Some(match dtype {
+            DType::U8 => Self::U8(zeros(elements)?),
+            DType::U32 => Self::U32(zeros(elements)?),
+            DType::I16 => Self::I16(zeros(elements)?),
+            DType::I32 => Self::I32(zeros(elements)?),
+            DType::I64 => Self::I64(zeros(elements)?),
+            DType::BF16 => Self::BF16(zeros(elements)?),
+            DType::F16 => Self::F16(zeros(elements)?),
+            DType::F32 => Self::F32(zeros(elements)?),
+            DType::F64 => Self::F64(zeros(elements)?),
+            _ => return None,
+        })
+    }
+
+    /// The memory itself, to read into without a second copy.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        with_values!(self, values => cast_slice_mut(values))
+    }
+
+    /// Fills the elements from `start` on with converted ones: `bytes` are little-endian floats in the
+    /// format `stored`.
+    pub(super) fn convert(&mut self, start: usize, stored: DType, bytes: &[u8]) {
+        match self {
+            Self::F32(values) => convert_to_f32(&mut values[start..], stored, bytes),
+            Self::F64(values) => convert(&mut values[start..], stored, bytes, |value| value),
+            Self::F16(values) => convert(&mut values[start..], stored, bytes, f16::from_f64),
+            Self::BF16(values) => convert(&mut values[start..], stored, bytes, bf16::from_f64),
+            Self::U8(_) | Self::U32(_) | Self::I16(_) | Self::I32(_) | Self::I64(_) => {
+                unreachable!("only floats are converted while they are read")
+            }
+        }
+    }
+
+    /// Hands the memory to candle: no copy on the CPU, an upload elsewhere.
+    pub(super) fn into_tensor(
+        self,
+        shape: &[usize],
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        with_values!(self, values => Tensor::from_vec(values, shape, device))
+    }
+}
+
+/// The common case, with the processor's own instructions for half floats.
+fn convert_to_f32(into: &mut [f32], stored: DType, bytes: &[u8]) {
+    match stored {
+        DType::F16 => aligned::<f16>(bytes).convert_to_f32_slice(&mut into[..bytes.len() / 2]),
+        DType::BF16 => aligned::<bf16>(bytes).convert_to_f32_slice(&mut into[..bytes.len() / 2]),
+        _ => convert(into, stored, bytes, |value| value as f32),
+    }
+}
+
+fn convert<T>(into: &mut [T], stored: DType, bytes: &[u8], from_f64: impl Fn(f64) -> T) {
+    fn each<S: AnyBitPattern, T>(into: &mut [T], bytes: &[u8], convert: impl Fn(S) -> T) {
+        for (into, value) in into.iter_mut().zip(aligned::<S>(bytes)) {
+            *into = convert(*value);
+        }
+    }
+    match stored {
+        DType::F16 => each(into, bytes, |value: f16| from_f64(value.to_f64())),
+        DType::BF16 => each(into, bytes, |value: bf16| from_f64(value.to_f64())),
+        DType::F32 => each(into, bytes, |value: f32| from_f64(f64::from(value))),
+        DType::F64 => each(into, bytes, from_f64),
+        other => unreachable!("{other:?} is no float that is read"),
+    }
+}
+
+/// A scratch buffer as numbers; it comes from [`scratch`], so its alignment fits.
+fn aligned<T: AnyBitPattern>(bytes: &[u8]) -> &[T] {
+    bytemuck::cast_slice(bytes)
+}
+
+/// A buffer for chunks, aligned for every format.
+pub(super) struct Scratch(Vec<u64>);
+
+impl Scratch {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(vec![0; bytes.div_ceil(size_of::<u64>())])
+    }
+
+    pub(super) fn bytes_mut(&mut self, length: usize) -> &mut [u8] {
+        &mut cast_slice_mut::<u64, u8>(&mut self.0)[..length]
+    }
+}
+
+const _: () = {
+    const fn plain<T: NoUninit>() {}
+    plain::<f16>();
+    plain::<bf16>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn converted(stored: DType, bytes: &[u8], wanted: DType, elements: usize) -> Vec<f64> {
+        let mut tensor = HostTensor::zeros(wanted, elements).expect("memory");
+        let mut scratch = Scratch::new(bytes.len());
+        scratch.bytes_mut(bytes.len()).copy_from_slice(bytes);
+        tensor.convert(0, stored, scratch.bytes_mut(bytes.len()));
+        let tensor = tensor
+            .into_tensor(&[elements], &Device::Cpu)
+            .expect("a tensor");
+        tensor
+            .to_dtype(DType::F64)
+            .and_then(|tensor| tensor.to_vec1())
+            .expect("numbers")
+    }
+
+    #[test]
+    fn every_float_becomes_every_float_as_candle_does_it() {
+        let formats = [DType::F16, DType::BF16, DType::F32, DType::F64];
+        let values: Vec<f64> = (-40..40).map(|i| f64::from(i) * 0.37).collect();
+        for stored in formats {
+            let source = Tensor::from_slice(&values, values.len(), &Device::Cpu).expect("a tensor");
+            let source = source.to_dtype(stored).expect("a cast");
+            let bytes = safetensors::serialize([("a", &source)], None).expect("bytes");
+            let data = safetensors::SafeTensors::deserialize(&bytes).expect("a file");
+            let data = data.tensor("a").expect("the tensor");
+            for wanted in formats {
+                let ours = converted(stored, data.data(), wanted, values.len());
+                let theirs = source.to_dtype(wanted).and_then(|t| t.to_dtype(DType::F64));
+                let theirs: Vec<f64> = theirs.and_then(|t| t.to_vec1()).expect("numbers");
+                assert_eq!(ours, theirs, "{stored:?} to {wanted:?}");
+            }
+        }
+    }
+}

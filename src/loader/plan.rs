@@ -1,0 +1,306 @@
+//! [`Plan`]: everything about a model that is known before its weights are read.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
+
+use super::safetensors::{read_header, readable};
+use crate::{LoadError, ModelFiles};
+
+/// What [`Pipeline::plan`](crate::Pipeline::plan) returns: the configuration, and which weights to read.
+///
+/// 1. [`Plan::new`] takes the configuration.
+/// 2. [`weights`](Self::weights) adds the tensors of a safetensors file, from its header.
+/// 3. [`check`](Self::check) runs the code that builds the modules over the headers alone: what is
+///    missing or has another shape is an error here, before memory is claimed, and what no module asks
+///    for is not read.
+///
+/// ```
+/// use bevy_candle::{LoadError, ModelFiles, Plan, candle_nn::linear};
+///
+/// struct Config { inputs: usize, outputs: usize }
+///
+/// fn plan(files: &dyn ModelFiles) -> Result<Plan<Config>, LoadError> {
+///     Plan::new(Config { inputs: 4, outputs: 2 })
+///         .weights(files, "model.safetensors")?
+///         .check(|config, vb| linear(config.inputs, config.outputs, vb.pp("head")))
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Plan<C> {
+    config: C,
+    files: Vec<Arc<str>>,
+    tensors: BTreeMap<Arc<str>, TensorPlan>,
+}
+
+/// One tensor to read.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorPlan {
+    pub(crate) file: Arc<str>,
+    pub(crate) offset: u64,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) stored: DType,
+    /// The format to run in, where the pipeline asked for a particular one.
+    pub(crate) wanted: Option<DType>,
+    /// How often the modules ask for it, where that was checked.
+    pub(crate) uses: Option<u32>,
+}
+
+impl TensorPlan {
+    pub(crate) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes in the file.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        (self.elements() * self.stored.size_in_bytes()) as u64
+    }
+
+    /// The format in memory: floats become the run's format, anything else stays.
+    pub(crate) fn run_dtype(&self, run: DType) -> DType {
+        if self.stored.is_float() {
+            self.wanted.unwrap_or(run)
+        } else {
+            self.stored
+        }
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn run_bytes(&self, run: DType) -> u64 {
+        (self.elements() * self.run_dtype(run).size_in_bytes()) as u64
+    }
+}
+
+impl<C> Plan<C> {
+    /// Starts a plan without weights.
+    pub fn new(config: C) -> Self {
+        Self {
+            config,
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// Adds all tensors of a safetensors file. Reads its header only.
+    ///
+    /// # Errors
+    /// [`LoadError::CutShort`] and [`LoadError::Header`] for a broken file,
+    /// [`LoadError::UnsupportedDtype`] for formats that candle cannot compute with, and what `files`
+    /// itself says.
+    pub fn weights(mut self, files: &dyn ModelFiles, file: &str) -> Result<Self, LoadError> {
+        let header = read_header(files, file)?;
+        let file: Arc<str> = file.into();
+        for (name, info) in header.tensors.tensors() {
+            let stored = readable(info.dtype).ok_or_else(|| LoadError::UnsupportedDtype {
+                tensor: name.clone(),
+                found: format!("{:?}", info.dtype),
+                wanted: DType::F32,
+            })?;
+            let tensor = TensorPlan {
+                file: file.clone(),
+                offset: header.data_start + info.data_offsets.0 as u64,
+                shape: info.shape.clone(),
+                stored,
+                wanted: None,
+                uses: None,
+            };
+            if self.tensors.insert(name.as_str().into(), tensor).is_some() {
+                return Err(LoadError::header(
+                    &file,
+                    format!("the tensor `{name}` is in an earlier file, too"),
+                ));
+            }
+        }
+        self.files.push(file);
+        Ok(self)
+    }
+
+    /// Runs `build` over the headers, with tensors that have a shape and no memory, and keeps only what
+    /// it asked for. What `build` returns is dropped.
+    ///
+    /// # Errors
+    /// [`LoadError::MissingTensor`] and [`LoadError::WrongShape`], and what `build` itself says.
+    pub fn check<T, E: Into<LoadError>>(
+        mut self,
+        build: impl FnOnce(&C, VarBuilder<'static>) -> Result<T, E>,
+    ) -> Result<Self, LoadError> {
+        let asked = Arc::new(Mutex::new(BTreeMap::new()));
+        let backend = HeadersOnly {
+            tensors: std::mem::take(&mut self.tensors),
+            files: self.files.join(", "),
+            asked: asked.clone(),
+        };
+        let weights = VarBuilder::from_backend(Box::new(backend), RUN_DTYPE, Device::Cpu);
+        build(&self.config, weights).map_err(Into::into)?;
+        self.tensors = std::mem::take(&mut *asked.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(self)
+    }
+
+    pub(crate) fn into_parts(self) -> (C, BTreeMap<Arc<str>, TensorPlan>) {
+        (self.config, self.tensors)
+    }
+}
+
+/// Stands for the run's own format while a plan is checked.
+const RUN_DTYPE: DType = DType::F32;
+
+/// Answers with shapes, and remembers what was asked for.
+struct HeadersOnly {
+    tensors: BTreeMap<Arc<str>, TensorPlan>,
+    files: String,
+    asked: Arc<Mutex<BTreeMap<Arc<str>, TensorPlan>>>,
+}
+
+impl HeadersOnly {
+    fn find(&self, name: &str) -> Result<&TensorPlan, LoadError> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| LoadError::MissingTensor {
+                tensor: name.into(),
+                files: self.files.clone(),
+            })
+    }
+
+    fn ask(&self, name: &str, dtype: DType) -> candle_core::Result<Tensor> {
+        let known = self.find(name)?;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let tensor = asked.entry(name.into()).or_insert_with(|| known.clone());
+        tensor.uses = Some(tensor.uses.unwrap_or_default() + 1);
+        if dtype.is_float() && dtype != RUN_DTYPE {
+            tensor.wanted = Some(dtype);
+        }
+        Tensor::zeros((), dtype, &Device::Cpu)?.broadcast_as(known.shape.as_slice())
+    }
+}
+
+impl SimpleBackend for HeadersOnly {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let found = &self.find(name)?.shape;
+        if shape.dims() != found {
+            let (expected, found) = (shape.into_dims(), found.clone());
+            return Err(LoadError::WrongShape {
+                tensor: name.into(),
+                expected,
+                found,
+            }
+            .into());
+        }
+        self.ask(name, dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
+        self.ask(name, dtype)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_nn::linear;
+
+    use super::*;
+    use crate::source::MemoryFiles;
+
+    fn files() -> MemoryFiles {
+        let tensor =
+            |shape: &[usize]| Tensor::zeros(shape, DType::F16, &Device::Cpu).expect("a tensor");
+        let tensors = HashMap::from([
+            ("a.weight", tensor(&[2, 3])),
+            ("a.bias", tensor(&[2])),
+            ("unused", tensor(&[1000])),
+        ]);
+        MemoryFiles::new([(
+            "m.safetensors",
+            safetensors::serialize(&tensors, None).expect("bytes"),
+        )])
+    }
+
+    fn plan() -> Plan<()> {
+        Plan::new(())
+            .weights(&files(), "m.safetensors")
+            .expect("a plan")
+    }
+
+    #[test]
+    fn a_checked_plan_reads_only_what_the_modules_ask_for() {
+        let (_, all) = plan().into_parts();
+        assert_eq!(all.len(), 3);
+        let (_, asked) = plan()
+            .check(|(), vb| linear(3, 2, vb.pp("a")))
+            .expect("it fits")
+            .into_parts();
+        let names: Vec<_> = asked.keys().map(|name| &**name).collect();
+        assert_eq!(names, ["a.bias", "a.weight"]);
+        assert_eq!(asked["a.weight"].stored_bytes(), 12);
+        assert_eq!(asked["a.weight"].run_bytes(DType::F32), 24);
+        assert_eq!(asked["a.weight"].uses, Some(1));
+    }
+
+    #[test]
+    fn a_missing_tensor_and_a_wrong_shape_are_errors_with_their_names() {
+        let missing = plan()
+            .check(|(), vb| linear(3, 2, vb.pp("b")))
+            .expect_err("no b");
+        assert!(
+            matches!(&missing, LoadError::MissingTensor { tensor, files } if tensor == "b.weight" && files == "m.safetensors"),
+            "{missing}"
+        );
+        let wrong = plan()
+            .check(|(), vb| linear(4, 2, vb.pp("a")))
+            .expect_err("4 is not 3");
+        assert!(
+            matches!(&wrong, LoadError::WrongShape { tensor, expected, found }
+                if tensor == "a.weight" && *expected == [2, 4] && *found == [2, 3]),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn checking_takes_no_memory_for_weights() {
+        let header =
+            r#"{"big":{"dtype":"F32","shape":[262144,1048576],"data_offsets":[0,1099511627776]}}"#;
+        struct Huge(Vec<u8>);
+        impl ModelFiles for Huge {
+            fn names(&self) -> Result<Vec<String>, LoadError> {
+                Ok(vec!["m.safetensors".into()])
+            }
+            fn len(&self, _: &str) -> Result<u64, LoadError> {
+                Ok(self.0.len() as u64 + (1 << 40))
+            }
+            fn read_at(&self, _: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+                buf.copy_from_slice(&self.0[offset as usize..][..buf.len()]);
+                Ok(())
+            }
+        }
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        let plan = Plan::new(())
+            .weights(&Huge(bytes), "m.safetensors")
+            .expect("a plan");
+        let plan = plan
+            .check(|(), vb| vb.get((262_144, 1_048_576), "big"))
+            .expect("a terabyte of nothing");
+        assert_eq!(plan.into_parts().1["big"].run_bytes(DType::F32), 1 << 40);
+    }
+}

@@ -1,0 +1,175 @@
+//! [`Readers`]: the threads that read files, so that no pool of Bevy's is ever held.
+
+use std::{
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
+use tracing::{error, warn};
+
+use crate::{
+    LoadError,
+    device::deadline_in,
+    error::panic_message,
+    threads::{Shared, Threads},
+};
+
+/// The readers of all apps of the process.
+static RUNNING: Shared<(), Readers> = Shared::new();
+
+/// How long a torn-down world waits for a read that does not end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A few threads that block on files instead of the game's.
+pub(crate) struct Readers {
+    handle: ReaderHandle,
+    stop: Option<Sender<Infallible>>,
+    threads: Threads,
+}
+
+/// Sends work to the readers. Clones may go anywhere; they do not keep the threads alive.
+#[derive(Clone)]
+pub(crate) struct ReaderHandle(Sender<Work>);
+
+impl ReaderHandle {
+    /// Runs `work` on a reader, in the order of the calls.
+    pub(crate) fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        let _ = self.0.send(Box::new(work));
+    }
+
+    /// Runs `work` on a reader and returns what it returns, or what it panicked with.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        phase: &'static str,
+        work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+    ) -> Result<T, LoadError> {
+        let (tell, told) = async_channel::bounded(1);
+        self.submit(move || drop(tell.try_send(caught(phase, work))));
+        told.recv().await.unwrap_or(Err(LoadError::DeviceLost))
+    }
+}
+
+/// Runs a pipeline's code; a panic becomes an error.
+pub(crate) fn caught<T>(
+    phase: &'static str,
+    work: impl FnOnce() -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(LoadError::Panicked {
+            phase,
+            message: panic_message(&*panic),
+        })
+    })
+}
+
+impl Readers {
+    pub(crate) fn shared() -> Result<Arc<Self>, LoadError> {
+        RUNNING.get((), Self::start)
+    }
+
+    fn start() -> Result<Self, LoadError> {
+        let (work, queue) = unbounded();
+        let (stop, stopped) = bounded(0);
+        let mut threads = Threads::new();
+        for number in 0..count() {
+            let (queue, stopped) = (queue.clone(), stopped.clone());
+            threads
+                .spawn(format!("candle-read-{number}"), move || {
+                    read(&queue, &stopped)
+                })
+                .map_err(|error| LoadError::Device {
+                    device: "reader threads".into(),
+                    source: error.into(),
+                })?;
+        }
+        Ok(Self {
+            handle: ReaderHandle(work),
+            stop: Some(stop),
+            threads,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> ReaderHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the threads; work that has not begun is dropped.
+    pub(crate) fn end(&mut self, deadline: Instant) {
+        if self.stop.take().is_none() {
+            return;
+        }
+        for name in self.threads.join(deadline) {
+            warn!("the thread {name} is held by a read that does not end, and is left behind");
+        }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.end(deadline_in(PATIENCE));
+    }
+}
+
+/// As many as hide the latency of a disk without crowding a small machine.
+fn count() -> usize {
+    available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
+}
+
+fn read(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {
+    loop {
+        select_biased! {
+            recv(stopped) -> _ => break,
+            recv(queue) -> work => match work {
+                Ok(work) => guarded(work),
+                Err(_) => break,
+            },
+        }
+    }
+    while let Ok(work) = queue.try_recv() {
+        guarded(|| drop(work));
+    }
+}
+
+fn guarded(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        error!(
+            "a panic was caught on a reader thread: {}",
+            panic_message(&*panic)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    #[test]
+    fn work_returns_its_result_its_error_or_its_panic() {
+        let readers = Readers::start().expect("threads");
+        let handle = readers.handle();
+        assert_eq!(block_on(handle.run("plan", || Ok(7))).expect("a number"), 7);
+        let error = block_on(handle.run::<()>("plan", || Err(LoadError::Unsupported)));
+        assert!(matches!(error, Err(LoadError::Unsupported)));
+        let panic = block_on(handle.run::<()>("plan", || panic!("on purpose")));
+        assert!(
+            matches!(panic, Err(LoadError::Panicked { phase: "plan", message }) if message == "on purpose")
+        );
+    }
+
+    #[test]
+    fn readers_that_ended_answer_with_an_error_and_never_hang() {
+        let mut readers = Readers::start().expect("threads");
+        let handle = readers.handle();
+        readers.end(deadline_in(Duration::from_secs(10)));
+        drop(readers);
+        assert!(block_on(handle.run("plan", || Ok(()))).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! Reading weights: tensor by tensor, in chunks, straight into the memory that candle will use.
+
+use std::sync::{Arc, Weak};
+
+use async_channel::Sender;
+use candle_core::DType;
+
+use super::{
+    cast::{HostTensor, Scratch},
+    owner::{Arrived, ToOwner},
+    plan::TensorPlan,
+    progress::ProgressCell,
+    readers::caught,
+    ticket::Ticket,
+};
+use crate::{LoadError, ModelFiles, signal::Signal};
+
+/// Bytes read at once: the longest a reader goes on after a cancel.
+const CHUNK: usize = 2 << 20;
+
+/// Small tensors are read together, up to this many bytes.
+const BATCH: u64 = 8 << 20;
+
+/// A run of tensors that one reader reads.
+pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
+
+/// Cuts the tensors, in the order of their files, into runs for the readers.
+pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>) -> Vec<Batch> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by(|(_, a), (_, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut room = 0;
+    for (name, tensor) in tensors {
+        let bytes = tensor.stored_bytes();
+        match batches.last_mut() {
+            Some(batch) if bytes <= room => batch.push((name, tensor)),
+            _ => {
+                batches.push(vec![(name, tensor)]);
+                room = BATCH;
+            }
+        }
+        room = room.saturating_sub(bytes);
+    }
+    batches
+}
+
+/// What every reader of one load needs.
+pub(super) struct Reading<C> {
+    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) dtype: DType,
+    pub(super) progress: Arc<ProgressCell>,
+    pub(super) owner: Sender<ToOwner<C>>,
+    pub(super) signal: Signal,
+}
+
+impl<C> Reading<C> {
+    /// Reads a batch on the calling reader thread, and hands each tensor to the device thread.
+    ///
+    /// # Errors
+    /// The first failed read. A load that nobody wants any more is no error: it just ends early.
+    pub(super) fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<(), LoadError> {
+        for (name, tensor) in batch {
+            let read = caught("read", || self.read_tensor(&name, &tensor, ticket))?;
+            let Some(values) = read else { return Ok(()) };
+            let arrived = Arrived {
+                name,
+                plan: tensor,
+                values,
+                _ticket: ticket.clone(),
+            };
+            // Refused by an owner that has ended: the tensor is dropped here.
+            let _ = self.owner.try_send(ToOwner::Tensor(arrived));
+        }
+        Ok(())
+    }
+
+    /// Returns [`None`] where the load ended meanwhile.
+    fn read_tensor(
+        &self,
+        name: &str,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+    ) -> Result<Option<HostTensor>, LoadError> {
+        let wanted = tensor.run_dtype(self.dtype);
+        if !ticket.is_wanted() {
+            return Ok(None);
+        }
+        let mut values =
+            HostTensor::zeros(wanted, tensor.elements()).ok_or_else(|| LoadError::OutOfMemory {
+                tensor: name.into(),
+                bytes: tensor.run_bytes(self.dtype),
+            })?;
+        let whole = if wanted == tensor.stored {
+            self.read_direct(tensor, ticket, values.bytes_mut())?
+        } else {
+            self.read_converted(tensor, ticket, &mut values)?
+        };
+        Ok(whole.then_some(values))
+    }
+
+    /// Reads into the tensor's own memory. Returns whether it was read to its end.
+    fn read_direct(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut [u8],
+    ) -> Result<bool, LoadError> {
+        let mut offset = tensor.offset;
+        for chunk in into.chunks_mut(CHUNK) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            offset += chunk.len() as u64;
+            self.count(chunk.len());
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    /// Reads through a small buffer, and converts from there.
+    fn read_converted(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        let total = tensor.stored_bytes() as usize;
+        let size = tensor.stored.size_in_bytes();
+        let mut scratch = Scratch::new(total.min(CHUNK));
+        let mut done = 0;
+        while done < total {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            let chunk = scratch.bytes_mut((total - done).min(CHUNK));
+            self.files
+                .read_at(&tensor.file, tensor.offset + done as u64, chunk)?;
+            into.convert(done / size, tensor.stored, chunk);
+            done += chunk.len();
+            self.count(chunk.len());
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    fn count(&self, bytes: usize) {
+        self.progress.add(bytes as u64);
+        self.signal.raise();
+    }
+}
+
+/// The work of one reader: reads a batch, unless the load has ended before its turn came. The first
+/// failure ends the load for all its readers at once.
+pub(super) fn read_batch<C>(reading: &Reading<C>, batch: Batch, ticket: &Weak<Ticket>) {
+    let Some(ticket) = ticket.upgrade().filter(|ticket| ticket.is_wanted()) else {
+        return;
+    };
+    if let Err(error) = reading.read(batch, &ticket) {
+        ticket.fail(error);
+        let _ = reading.owner.try_send(ToOwner::Failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(file: &str, offset: u64, elements: usize) -> (Arc<str>, TensorPlan) {
+        let plan = TensorPlan {
+            file: file.into(),
+            offset,
+            shape: vec![elements],
+            stored: DType::F32,
+            wanted: None,
+            uses: None,
+        };
+        (format!("{file}@{offset}").into(), plan)
+    }
+
+    #[test]
+    fn tensors_are_read_in_file_order_small_ones_together() {
+        let mib = 1 << 18;
+        let tensors = [
+            tensor("b", 0, 9 * mib),
+            tensor("a", 4 << 20, 3 * mib),
+            tensor("a", 0, mib),
+            tensor("a", 7 << 20, 4 * mib),
+            tensor("a", 11 << 20, 1),
+        ];
+        let names: Vec<Vec<_>> = batches(tensors)
+            .iter()
+            .map(|batch| batch.iter().map(|(name, _)| name.to_string()).collect())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                vec!["a@0", "a@4194304", "a@7340032"],
+                vec!["a@11534336"],
+                vec!["b@0"],
+            ]
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! The load task: it plans, claims and hands out work on Bevy's `AsyncComputeTaskPool`, and owns no
+//! weights. Every await is short, so the pool is never held.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use candle_core::DType;
+
+use super::{
+    owner::{ToHired, ToOwner},
+    plan::TensorPlan,
+    progress::{LoadPhase, ProgressCell},
+    readers::ReaderHandle,
+    reading::{Reading, batches, read_batch},
+};
+use crate::{LoadError, ModelFiles, Pipeline, ResourceManager, signal::Signal};
+
+/// Everything that one load needs, apart from memory.
+pub(super) struct LoadTask<P: Pipeline> {
+    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) dtype: DType,
+    pub(super) memory: ResourceManager,
+    pub(super) readers: ReaderHandle,
+    pub(super) progress: Arc<ProgressCell>,
+    pub(super) signal: Signal,
+    pub(super) owner: ToHired<P::Config>,
+}
+
+type Tensors = BTreeMap<Arc<str>, TensorPlan>;
+
+impl<P: Pipeline> LoadTask<P> {
+    /// Plans, claims and reads. The owner then builds; a failure is written on the ticket.
+    pub(super) async fn run(self) {
+        let message = match self.load().await {
+            Ok(config) => ToOwner::Build(config),
+            Err(error) => {
+                if let Some(ticket) = self.owner.ticket.upgrade() {
+                    ticket.fail(error);
+                }
+                ToOwner::Failed
+            }
+        };
+        let _ = self.owner.inbox.try_send(message);
+    }
+
+    async fn load(&self) -> Result<P::Config, LoadError> {
+        let (config, tensors) = self.plan().await?;
+        self.claim(&tensors)?;
+        self.read(tensors).await;
+        Ok(config)
+    }
+
+    async fn plan(&self) -> Result<(P::Config, Tensors), LoadError> {
+        let files = self.files.clone();
+        let plan = self.readers.run("plan", move || P::plan(&*files)).await?;
+        let (config, tensors) = plan.into_parts();
+        self.progress
+            .expect(tensors.values().map(TensorPlan::stored_bytes).sum());
+        self.enter(LoadPhase::Waiting);
+        Ok((config, tensors))
+    }
+
+    /// Claims the model's part of the budget, before one byte is allocated.
+    fn claim(&self, tensors: &Tensors) -> Result<(), LoadError> {
+        let needed = tensors
+            .values()
+            .map(|tensor| tensor.run_bytes(self.dtype))
+            .sum();
+        let claim = self.memory.claim(needed)?;
+        self.progress.claim(needed);
+        if let Some(ticket) = self.owner.ticket.upgrade() {
+            ticket.keep(claim);
+        }
+        Ok(())
+    }
+
+    /// Has the readers read everything, and waits until the last of them is done.
+    async fn read(&self, tensors: Tensors) {
+        self.enter(LoadPhase::Reading);
+        let reading = Arc::new(Reading {
+            files: self.files.clone(),
+            dtype: self.dtype,
+            progress: self.progress.clone(),
+            owner: self.owner.inbox.clone(),
+            signal: self.signal.clone(),
+        });
+        let (done, all_done) = async_channel::bounded::<()>(1);
+        for batch in batches(tensors) {
+            let (reading, ticket, done) =
+                (reading.clone(), self.owner.ticket.clone(), done.clone());
+            self.readers.submit(move || {
+                read_batch(&reading, batch, &ticket);
+                drop(done);
+            });
+        }
+        drop(done);
+        while all_done.recv().await.is_ok() {}
+    }
+
+    fn enter(&self, phase: LoadPhase) {
+        self.progress.enter(phase);
+        self.signal.raise();
+    }
+}

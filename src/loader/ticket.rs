@@ -1,0 +1,152 @@
+//! [`Ticket`]: travels with every buffer of a load; its end is the proof that the memory is back.
+
+use std::{sync::OnceLock, time::Instant};
+
+use candle_core::Device;
+
+use crate::{
+    LoadError, ReleaseReport,
+    device::DeviceHandle,
+    lifeline::Watch,
+    memory::{self, Claim, Snapshot},
+    state::Ended,
+};
+
+/// A load or a model has ended, and its memory is back.
+pub(crate) struct Gone {
+    pub(crate) generation: u64,
+    /// Why it ended by itself.
+    pub(crate) error: Option<LoadError>,
+    pub(crate) report: ReleaseReport,
+}
+
+impl Gone {
+    /// The end of a load that never got as far as holding memory.
+    pub(crate) fn without_memory(generation: u64, error: LoadError) -> Self {
+        Self {
+            generation,
+            error: Some(error),
+            report: ReleaseReport::default(),
+        }
+    }
+
+    pub(crate) fn ended(&self) -> Ended {
+        if self.error.is_some() {
+            Ended::Failed
+        } else {
+            Ended::Released
+        }
+    }
+}
+
+/// Held by everything that holds memory of one load, as its *last* field: fields drop in order.
+pub(crate) struct Ticket {
+    watch: Watch,
+    error: OnceLock<LoadError>,
+    claim: OnceLock<Claim>,
+    before: OnceLock<(Instant, Snapshot)>,
+    device: DeviceHandle,
+    generation: u64,
+    tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
+}
+
+impl Ticket {
+    pub(crate) fn new(
+        generation: u64,
+        watch: Watch,
+        device: DeviceHandle,
+        tell: impl FnOnce(Gone) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            watch,
+            error: OnceLock::new(),
+            claim: OnceLock::new(),
+            before: OnceLock::new(),
+            device,
+            generation,
+            tell: Some(Box::new(tell)),
+        }
+    }
+
+    /// Whether the load still goes on: asked between chunks.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.watch.is_cut() && self.error.get().is_none()
+    }
+
+    /// Ends the load with its first error.
+    pub(crate) fn fail(&self, error: LoadError) {
+        let _ = self.error.set(error);
+    }
+
+    /// Keeps the load's part of the budget until the memory is back.
+    pub(crate) fn keep(&self, claim: Claim) {
+        let _ = self.claim.set(claim);
+    }
+
+    /// Remembers what was in use just before the memory is let go.
+    pub(crate) fn before_release(&self, device: &Device) {
+        self.before
+            .get_or_init(|| (Instant::now(), Snapshot::take(device)));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let ended_by_itself = !self.watch.is_cut();
+        let error = self
+            .error
+            .take()
+            .or_else(|| ended_by_itself.then_some(LoadError::DeviceLost));
+        let ending = Ending {
+            generation: self.generation,
+            claim: self.claim.take(),
+            before: self.before.take(),
+            error,
+            tell: self.tell.take(),
+        };
+        self.device
+            .run(move |context| ending.measure(context.device.as_ref().ok()));
+    }
+}
+
+/// What is left to do when all buffers are dropped. Tells in any case, measured or not.
+struct Ending {
+    generation: u64,
+    claim: Option<Claim>,
+    before: Option<(Instant, Snapshot)>,
+    error: Option<LoadError>,
+    tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
+}
+
+impl Ending {
+    fn measure(mut self, device: Option<&Device>) {
+        let claimed = self.claimed();
+        let (since, before) = self.before.unzip();
+        let report = device.map(|device| memory::report(device, claimed, before, since));
+        self.tell(report);
+    }
+
+    fn claimed(&self) -> u64 {
+        self.claim.as_ref().map(Claim::bytes).unwrap_or_default()
+    }
+
+    fn tell(&mut self, report: Option<ReleaseReport>) {
+        let Some(tell) = self.tell.take() else { return };
+        let report = report.unwrap_or(ReleaseReport {
+            claimed: self.claimed(),
+            ..Default::default()
+        });
+        self.claim = None;
+        tell(Gone {
+            generation: self.generation,
+            error: self.error.take(),
+            report,
+        });
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}

@@ -1,0 +1,50 @@
+//! How workers reach a manager.
+
+use bevy::math::UVec2;
+use crossbeam_channel::Sender;
+
+use crate::{Pipeline, infer::End, loader::Gone, signal::Signal};
+
+/// What workers tell a manager. Nothing in it holds a tensor, a pipeline or a device.
+pub(crate) enum Event<P: Pipeline> {
+    /// The load is built and warmed up.
+    Built {
+        generation: u64,
+        sample_size: Option<UVec2>,
+    },
+    /// The load or the model has ended, and its memory is back.
+    Gone(Gone),
+    /// A job has ended.
+    End(End<P>),
+}
+
+/// Sends events to a manager, and makes its app look at them in the next frame.
+pub(crate) struct Mailbox<P: Pipeline> {
+    events: Sender<Event<P>>,
+    signal: Signal,
+}
+
+impl<P: Pipeline> Mailbox<P> {
+    pub(super) fn new(events: Sender<Event<P>>, signal: Signal) -> Self {
+        Self { events, signal }
+    }
+
+    pub(crate) fn send(&self, event: Event<P>) {
+        let _ = self.events.send(event);
+        self.wake();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.signal.raise();
+    }
+
+    pub(crate) fn signal(&self) -> Signal {
+        self.signal.clone()
+    }
+}
+
+impl<P: Pipeline> Clone for Mailbox<P> {
+    fn clone(&self) -> Self {
+        Self::new(self.events.clone(), self.signal.clone())
+    }
+}

@@ -1,0 +1,56 @@
+//! The end of the app: no frame follows, so the remaining edges are written at once.
+
+use std::{any::type_name, time::Instant};
+
+use bevy::prelude::*;
+use tracing::warn;
+
+use super::{Event, ModelManager};
+use crate::{ModelState, ModelTransition, Pipeline, schedule::ShutdownDeadline};
+
+/// Cancels loads and jobs, and lets go of models. Nothing waits yet, so that all kinds end side by side.
+pub(crate) fn let_go<P: Pipeline>(mut manager: ResMut<ModelManager<P>>) {
+    manager.closed = true;
+    manager.pipeline.let_go();
+    manager.waiting.clear();
+}
+
+/// Waits for the last byte, at most until the deadline that all kinds share.
+pub(crate) fn wait_for_memory<P: Pipeline>(
+    mut manager: ResMut<ModelManager<P>>,
+    deadline: Res<ShutdownDeadline>,
+    mut transitions: MessageWriter<ModelTransition<P>>,
+) {
+    let released = manager.wait_until_gone(deadline.0);
+    if !released {
+        warn!(
+            "{}: the model was not released in time, and is left behind",
+            type_name::<P>()
+        );
+    }
+    let edges = manager.machine.shut_down(released);
+    transitions.write_batch(
+        edges
+            .into_iter()
+            .map(|(to, reason)| manager.enter(to, reason)),
+    );
+}
+
+impl<P: Pipeline> ModelManager<P> {
+    /// Returns whether no memory is held any more.
+    fn wait_until_gone(&mut self, deadline: Instant) -> bool {
+        if matches!(self.machine.state(), ModelState::Idle | ModelState::Failed) {
+            return true;
+        }
+        while self.gone.is_none() {
+            match self.received.recv_deadline(deadline) {
+                Ok(Event::Gone(gone)) if gone.generation == self.status.generation => {
+                    self.gone = Some(gone)
+                }
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}

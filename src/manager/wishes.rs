@@ -1,0 +1,217 @@
+//! [`Wishes`]: what the requests of a frame come down to. Pure.
+
+use crate::{ModelSource, ModelState, Wish};
+
+/// What the game wants, and what the manager is busy with.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    wanted: Wanted,
+    /// What is loading, loaded or failed, or was last.
+    current: Option<ModelSource>,
+    /// What the game asked for last, for show: a failure does not change it.
+    shown: Option<ModelSource>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+enum Wanted {
+    /// Nothing new.
+    #[default]
+    AsIs,
+    /// No model.
+    Nothing,
+    /// This model; `anew`: even if it is the current one.
+    Model { source: ModelSource, anew: bool },
+}
+
+impl Wishes {
+    pub(super) fn load(&mut self, source: ModelSource) {
+        let anew =
+            matches!(&self.wanted, Wanted::Model { source: same, anew: true } if *same == source);
+        self.want(source, anew);
+    }
+
+    /// While loading there is nothing to reload; where another model is wanted already, that is it.
+    pub(super) fn reload(&mut self, state: ModelState) {
+        let pending = match &self.wanted {
+            Wanted::Model { source, .. } => Some(source.clone()),
+            Wanted::AsIs | Wanted::Nothing => None,
+        };
+        let Some(source) = pending.or_else(|| self.current.clone()) else {
+            return;
+        };
+        let is_current = self.current.as_ref() == Some(&source);
+        let anew = is_current && matches!(state, ModelState::Loaded | ModelState::Failed);
+        self.want(source, anew);
+    }
+
+    pub(super) fn unload(&mut self) {
+        self.wanted = Wanted::Nothing;
+        self.shown = None;
+    }
+
+    /// Falls back to what is loaded.
+    pub(super) fn cancel(&mut self, state: ModelState) {
+        match state {
+            ModelState::Loaded => {
+                self.wanted = Wanted::AsIs;
+                self.shown = self.current.clone();
+            }
+            ModelState::Failed if self.wanted == Wanted::AsIs => {}
+            ModelState::Failed => {
+                self.wanted = Wanted::AsIs;
+                self.shown = None;
+            }
+            ModelState::Idle | ModelState::Loading | ModelState::Unloading => self.unload(),
+        }
+    }
+
+    fn want(&mut self, source: ModelSource, anew: bool) {
+        self.shown = Some(source.clone());
+        self.wanted = Wanted::Model { source, anew };
+    }
+
+    /// What is wanted, seen from what the manager is busy with.
+    pub(super) fn wish(&self) -> Wish {
+        match &self.wanted {
+            Wanted::AsIs => Wish::AsIs,
+            Wanted::Nothing => Wish::Nothing,
+            Wanted::Model { anew: true, .. } => Wish::Anew,
+            Wanted::Model { source, .. } if self.current.as_ref() == Some(source) => Wish::Current,
+            Wanted::Model { .. } => Wish::Other,
+        }
+    }
+
+    /// What the game asked for last.
+    pub(super) fn wanted(&self) -> Option<&ModelSource> {
+        self.shown.as_ref()
+    }
+
+    /// The wanted model becomes the current one.
+    pub(super) fn start(&mut self) -> Option<ModelSource> {
+        let Wanted::Model { source, anew } = &mut self.wanted else {
+            return None;
+        };
+        *anew = false;
+        self.current = Some(source.clone());
+        self.current.clone()
+    }
+
+    /// The current model has failed: it is not tried again by itself.
+    pub(super) fn fail(&mut self) {
+        if self.wish() != Wish::Other {
+            self.wanted = Wanted::AsIs;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ModelState::*;
+
+    use super::*;
+
+    /// Wishes in a state that the model `a` has reached.
+    fn busy_with_a() -> Wishes {
+        let mut wishes = Wishes::default();
+        wishes.load("a".into());
+        wishes.start();
+        wishes
+    }
+
+    fn id(wishes: &Wishes) -> Option<String> {
+        wishes.wanted().map(|source| source.id().to_string())
+    }
+
+    #[test]
+    fn the_last_request_of_a_frame_counts() {
+        let mut wishes = busy_with_a();
+        wishes.unload();
+        assert_eq!(wishes.wish(), Wish::Nothing);
+        wishes.load("b".into());
+        assert_eq!(wishes.wish(), Wish::Other);
+        wishes.load("a".into());
+        assert_eq!(
+            wishes.wish(),
+            Wish::Current,
+            "still wanted: nothing happens"
+        );
+    }
+
+    #[test]
+    fn cancel_falls_back_to_what_is_loaded() {
+        let mut wishes = busy_with_a();
+        wishes.load("b".into());
+        wishes.cancel(Loaded);
+        assert_eq!((wishes.wish(), id(&wishes)), (Wish::AsIs, Some("a".into())));
+        for state in [Idle, Loading, Unloading] {
+            let mut wishes = busy_with_a();
+            wishes.load("b".into());
+            wishes.cancel(state);
+            assert_eq!(
+                (wishes.wish(), id(&wishes)),
+                (Wish::Nothing, None),
+                "{state:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn reload_means_anew_only_where_there_is_something() {
+        let reloaded = |state, before: fn(&mut Wishes)| {
+            let mut wishes = busy_with_a();
+            before(&mut wishes);
+            wishes.reload(state);
+            (wishes.wish(), id(&wishes))
+        };
+        let a = Some("a".to_owned());
+        let b = Some("b".to_owned());
+        assert_eq!(reloaded(Loaded, |_| {}), (Wish::Anew, a.clone()));
+        assert_eq!(
+            reloaded(Failed, |wishes| wishes.fail()),
+            (Wish::Anew, a.clone())
+        );
+        assert_eq!(reloaded(Loading, |_| {}), (Wish::Current, a.clone()));
+        assert_eq!(reloaded(Idle, Wishes::unload), (Wish::Current, a.clone()));
+        assert_eq!(
+            reloaded(Unloading, Wishes::unload),
+            (Wish::Current, a.clone())
+        );
+        assert_eq!(
+            reloaded(Loaded, |wishes| wishes.load("b".into())),
+            (Wish::Other, b.clone())
+        );
+        assert_eq!(
+            reloaded(Unloading, |wishes| wishes.load("b".into())),
+            (Wish::Other, b)
+        );
+        let mut never = Wishes::default();
+        never.reload(Idle);
+        assert_eq!(never.wish(), Wish::AsIs);
+    }
+
+    #[test]
+    fn a_reload_survives_a_load_of_the_same_and_ends_with_its_start() {
+        let mut wishes = busy_with_a();
+        wishes.reload(Loaded);
+        wishes.load("a".into());
+        assert_eq!(wishes.wish(), Wish::Anew);
+        wishes.start();
+        assert_eq!(wishes.wish(), Wish::Current);
+    }
+
+    #[test]
+    fn a_failed_model_stays_shown_and_is_not_tried_by_itself() {
+        let mut wishes = busy_with_a();
+        wishes.fail();
+        assert_eq!((wishes.wish(), id(&wishes)), (Wish::AsIs, Some("a".into())));
+        wishes.cancel(Failed);
+        assert_eq!((wishes.wish(), id(&wishes)), (Wish::AsIs, Some("a".into())));
+        wishes.load("b".into());
+        wishes.fail();
+        assert_eq!(
+            wishes.wish(),
+            Wish::Other,
+            "what was asked for meanwhile is still wanted"
+        );
+    }
+}

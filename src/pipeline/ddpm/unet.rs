@@ -1,0 +1,123 @@
+//! The network: diffusers' `UNet2DModel`.
+//!
+//! A picture goes down through blocks that halve it, through the middle, and up again, where each block
+//! also sees what its counterpart on the way down had. Every residual block is told the time step.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{
+    Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder, conv2d, group_norm, ops::silu,
+};
+
+use super::UNetConfig;
+use crate::LoadSteps;
+
+mod attention;
+mod blocks;
+mod resnet;
+mod time;
+
+use blocks::{DownBlock, MidBlock, UpBlock};
+use time::Conditioning;
+
+const SAME: Conv2dConfig = Conv2dConfig {
+    padding: 1,
+    stride: 1,
+    dilation: 1,
+    groups: 1,
+    cudnn_fwd_algo: None,
+};
+
+/// The network of a [`DdpmPipeline`](super::DdpmPipeline).
+pub(super) struct UNet {
+    center_input_sample: bool,
+    conditioning: Conditioning,
+    conv_in: Conv2d,
+    down: Vec<DownBlock>,
+    mid: Option<MidBlock>,
+    up: Vec<UpBlock>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl UNet {
+    /// Builds the modules one by one, and lets others run in between.
+    pub(super) async fn new(
+        config: &UNetConfig,
+        vb: VarBuilder<'static>,
+        load: &LoadSteps,
+    ) -> Result<Self> {
+        let channels = &config.block_out_channels;
+        let conditioning = Conditioning::new(config, &vb)?;
+        let conv_in = conv2d(config.in_channels, channels[0], 3, SAME, vb.pp("conv_in"))?;
+        let mut down = Vec::new();
+        for index in 0..channels.len() {
+            load.next().await;
+            down.push(DownBlock::new(
+                config,
+                index,
+                vb.pp("down_blocks").pp(index),
+            )?);
+        }
+        load.next().await;
+        let mid = config
+            .mid_block
+            .then(|| MidBlock::new(config, vb.pp("mid_block")))
+            .transpose()?;
+        let mut up = Vec::new();
+        for index in 0..channels.len() {
+            load.next().await;
+            up.push(UpBlock::new(config, index, vb.pp("up_blocks").pp(index))?);
+        }
+        let norm_out = group_norm(
+            config.norm_num_groups,
+            channels[0],
+            config.norm_eps,
+            vb.pp("conv_norm_out"),
+        )?;
+        let conv_out = conv2d(channels[0], config.out_channels, 3, SAME, vb.pp("conv_out"))?;
+        let center_input_sample = config.center_input_sample;
+        Ok(Self {
+            center_input_sample,
+            conditioning,
+            conv_in,
+            down,
+            mid,
+            up,
+            norm_out,
+            conv_out,
+        })
+    }
+
+    /// Predicts what the scheduler asked for in training: noise, sample or velocity.
+    ///
+    /// `samples` has the shape `(batch, channels, height, width)`, `classes` the shape `(batch,)`.
+    pub(super) fn forward(
+        &self,
+        samples: &Tensor,
+        timestep: f64,
+        classes: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let samples = samples.to_dtype(self.conv_in.weight().dtype())?;
+        let samples = if self.center_input_sample {
+            samples.affine(2.0, -1.0)?
+        } else {
+            samples
+        };
+        let time = self
+            .conditioning
+            .forward(timestep, samples.dim(0)?, classes)?;
+        let mut hidden = self.conv_in.forward(&samples)?;
+        let mut skips = vec![hidden.clone()];
+        for block in &self.down {
+            hidden = block.forward(&hidden, &time, &mut skips)?;
+        }
+        if let Some(mid) = &self.mid {
+            hidden = mid.forward(&hidden, &time)?;
+        }
+        for block in &self.up {
+            hidden = block.forward(&hidden, &time, &mut skips)?;
+        }
+        self.conv_out
+            .forward(&silu(&self.norm_out.forward(&hidden)?)?)
+    }
+}

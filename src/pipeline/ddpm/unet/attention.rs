@@ -1,0 +1,71 @@
+//! Attention between all pixels of a picture.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{GroupNorm, Linear, Module, VarBuilder, group_norm, linear, ops::softmax_last_dim};
+
+use super::{UNetConfig, resnet::scaled};
+
+/// diffusers' `Attention`, as its UNet uses it: with a norm before and the input added after.
+pub(super) struct Attention {
+    heads: usize,
+    norm: Option<GroupNorm>,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    scale_factor: f64,
+}
+
+impl Attention {
+    pub(super) fn new(
+        config: &UNetConfig,
+        channels: usize,
+        groups: Option<usize>,
+        scale_factor: f64,
+        vb: VarBuilder<'static>,
+    ) -> Result<Self> {
+        let project = |name: &str| linear(channels, channels, vb.pp(name));
+        let norm =
+            groups.map(|groups| group_norm(groups, channels, config.norm_eps, vb.pp("group_norm")));
+        Ok(Self {
+            heads: channels / config.attention_head_dim.unwrap_or(channels),
+            norm: norm.transpose()?,
+            query: project("to_q")?,
+            key: project("to_k")?,
+            value: project("to_v")?,
+            out: linear(channels, channels, vb.pp("to_out").pp(0))?,
+            scale_factor,
+        })
+    }
+
+    /// `hidden` has the shape `(batch, channels, height, width)`.
+    pub(super) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = hidden.dims4()?;
+        let pixels = hidden.flatten_from(2)?;
+        let normed = match &self.norm {
+            Some(norm) => norm.forward(&pixels)?,
+            None => pixels,
+        };
+        let normed = normed.transpose(1, 2)?.contiguous()?;
+        let size = channels / self.heads;
+        let split = |layer: &Linear| -> Result<Tensor> {
+            let projected = layer.forward(&normed)?;
+            projected
+                .reshape((batch, height * width, self.heads, size))?
+                .transpose(1, 2)?
+                .contiguous()
+        };
+        let (query, key, value) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
+        let scores = (query.matmul(&key.transpose(2, 3)?.contiguous()?)? / (size as f64).sqrt())?;
+        let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
+        let mixed = mixed
+            .transpose(1, 2)?
+            .reshape((batch, height * width, channels))?;
+        let out = self
+            .out
+            .forward(&mixed)?
+            .transpose(1, 2)?
+            .reshape((batch, channels, height, width))?;
+        scaled(hidden + out, self.scale_factor)
+    }
+}

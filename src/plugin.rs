@@ -1,0 +1,147 @@
+//! [`CandlePlugin`] and [`ModelPlugin`].
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bevy::prelude::*;
+//! use bevy_candle::prelude::*;
+//!
+//! App::new()
+//!     .add_plugins(MinimalPlugins)
+//!     // Optional, once an app, before or after the others.
+//!     .add_plugins(CandlePlugin { shutdown_timeout: Duration::from_secs(5), ..default() })
+//!     .add_plugins(ModelPlugin::<DdpmPipeline>::default());
+//! ```
+
+use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use bevy::{
+    asset::{AssetPlugin, io::file::FileAssetReader},
+    prelude::*,
+};
+use tracing::error;
+
+use crate::{
+    CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, ModelManager, ModelTransition,
+    Pipeline, ResourceManager,
+    infer::deliver,
+    loader::LoaderService,
+    manager::{let_go, reconcile, wait_for_memory},
+    schedule::{EnterFirstStates, ModelLifecycle, ShutdownTimeout, add_schedules},
+    signal::Signal,
+    state::{add_model_state, enter_first_states, mirror},
+};
+
+/// The settings of the app's models. Without it the defaults hold; more fields will come, so end with
+/// `..default()`.
+#[derive(Clone, Debug)]
+pub struct CandlePlugin {
+    /// Where models run.
+    pub device: DeviceChoice,
+    /// Bytes that all models of the device may claim together; [`None`] is no limit.
+    pub memory_budget: Option<u64>,
+    /// Threads of the CPU device; [`None`] is all cores but one, at least one. The apps of a process
+    /// share the device's threads: the first one's setting counts.
+    pub threads: Option<NonZeroUsize>,
+    /// How long the end of the app waits for models and threads; then they are left behind with a
+    /// warning that names them.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for CandlePlugin {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            memory_budget: None,
+            threads: None,
+            shutdown_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Plugin for CandlePlugin {
+    fn build(&self, app: &mut App) {
+        if !app.is_plugin_added::<CandleCore>() {
+            app.add_plugins(CandleCore);
+        }
+        let memory = ResourceManager::with_budget(self.memory_budget);
+        let loader = LoaderService::new(self, asset_root(app), memory.clone());
+        app.insert_resource(memory)
+            .insert_resource(loader)
+            .insert_resource(ShutdownTimeout(self.shutdown_timeout));
+    }
+
+    /// A [`ModelPlugin`] may have added the defaults already: the last one counts.
+    fn is_unique(&self) -> bool {
+        false
+    }
+}
+
+/// What all kinds of models share.
+struct CandleCore;
+
+impl Plugin for CandleCore {
+    fn build(&self, app: &mut App) {
+        app.init_resource::<Signal>();
+        add_schedules(app);
+    }
+
+    /// Every plugin is there by now, also an `AssetPlugin` that came later.
+    fn finish(&self, app: &mut App) {
+        let root = asset_root(app);
+        let mut loader = app.world_mut().resource_mut::<LoaderService>();
+        loader.set_root(root);
+        if let Err(error) = loader.open() {
+            error!("{}; models cannot be loaded", ErrorChain(&error));
+        }
+    }
+}
+
+/// The folder that the app's assets are in, as Bevy finds it; without `AssetPlugin`, as its default
+/// would.
+fn asset_root(app: &App) -> PathBuf {
+    let default = AssetPlugin::default().file_path;
+    let added = app.get_added_plugins::<AssetPlugin>();
+    let folder = added.first().map_or(&default, |plugin| &plugin.file_path);
+    FileAssetReader::get_base_path().join(folder)
+}
+
+/// One kind of model: its [`ModelManager`], its state, its messages, its jobs.
+pub struct ModelPlugin<P: Pipeline> {
+    kind: PhantomData<fn() -> P>,
+}
+
+impl<P: Pipeline> Default for ModelPlugin<P> {
+    fn default() -> Self {
+        Self { kind: PhantomData }
+    }
+}
+
+impl<P: Pipeline> Plugin for ModelPlugin<P> {
+    fn build(&self, app: &mut App) {
+        if !app.is_plugin_added::<CandleCore>() {
+            app.add_plugins(CandlePlugin::default());
+        }
+        add_model_state::<P>(app);
+        app.init_resource::<ModelManager<P>>()
+            .add_message::<ModelTransition<P>>()
+            .add_systems(EnterFirstStates, enter_first_states::<P>)
+            .add_systems(
+                ModelLifecycle,
+                (
+                    deliver::<P>.in_set(CandleSystems::Deliver),
+                    reconcile::<P>.in_set(CandleSystems::Reconcile),
+                    mirror::<P>.in_set(CandleSystems::Transition),
+                ),
+            )
+            .add_systems(
+                CandleShutdown,
+                (let_go::<P>.in_set(LetGo), wait_for_memory::<P>.after(LetGo))
+                    .in_set(CandleSystems::Release),
+            );
+    }
+}
+
+/// All kinds let go before one of them waits.
+#[derive(SystemSet, Clone, Debug, PartialEq, Eq, Hash)]
+struct LetGo;

@@ -1,0 +1,111 @@
+//! [`CandleSystems`] and [`CandleShutdown`]: when things happen.
+
+use std::time::{Duration, Instant};
+
+use bevy::{
+    app::{AppExit, MainScheduleOrder},
+    ecs::schedule::{ScheduleLabel, SingleThreadedExecutor},
+    prelude::*,
+};
+
+use crate::{device::deadline_in, loader::LoaderService, signal::Signal};
+
+/// The system sets of this crate, in their order.
+///
+/// The first three stand for one system in [`PreUpdate`], which runs only in frames with news; order
+/// systems of your own before or after any of them there. What a game asks for in a frame shows in the
+/// next frame, and from then on for the whole of [`Update`].
+#[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CandleSystems {
+    /// Triggers [`InferStep`](crate::InferStep) and [`Inferred`](crate::Inferred). Runs in [`PreUpdate`].
+    Deliver,
+    /// Compares what is wanted with what is, at most one step a manager. Runs in [`PreUpdate`].
+    Reconcile,
+    /// Runs `OnExit` and `OnEnter` of the states that changed. Runs in [`PreUpdate`].
+    Transition,
+    /// Cancels, releases and waits for the memory. Runs in [`CandleShutdown`].
+    Release,
+    /// Ends and joins the threads. Runs in [`CandleShutdown`].
+    Join,
+}
+
+/// Runs once, after [`Last`] in the frame in which [`AppExit`] was written, in whatever schedule.
+///
+/// No frame follows, so this is where the last [`ModelTransition`](crate::ModelTransition)s, with the
+/// reason [`Shutdown`](crate::TransitionReason::Shutdown), can be read: after
+/// [`CandleSystems::Release`].
+#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CandleShutdown;
+
+/// What the one system in `PreUpdate` runs.
+#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ModelLifecycle;
+
+/// Runs `OnEnter(Idle)` once, before `PreStartup`, as Bevy does for its own states.
+#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EnterFirstStates;
+
+/// Looks after every frame whether the app ends.
+#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
+struct WatchForExit;
+
+/// When the app stops waiting for its models and threads.
+#[derive(Resource)]
+pub(crate) struct ShutdownDeadline(pub(crate) Instant);
+
+/// How long the app waits at its end.
+#[derive(Resource)]
+pub(crate) struct ShutdownTimeout(pub(crate) Duration);
+
+/// Adds the schedules, and the systems that are the same for all kinds.
+pub(crate) fn add_schedules(app: &mut App) {
+    let mut lifecycle = Schedule::new(ModelLifecycle);
+    lifecycle
+        .set_executor(SingleThreadedExecutor::new())
+        .configure_sets(
+            (
+                CandleSystems::Deliver,
+                CandleSystems::Reconcile,
+                CandleSystems::Transition,
+            )
+                .chain(),
+        );
+    app.add_schedule(lifecycle)
+        .init_schedule(EnterFirstStates)
+        .init_schedule(CandleShutdown)
+        .init_schedule(WatchForExit);
+    let mut order = app.world_mut().resource_mut::<MainScheduleOrder>();
+    order.insert_startup_before(PreStartup, EnterFirstStates);
+    order.insert_after(Last, WatchForExit);
+    let run_lifecycle = run_lifecycle
+        .run_if(|signal: Res<Signal>| signal.take())
+        .in_set(CandleSystems::Deliver)
+        .in_set(CandleSystems::Reconcile)
+        .in_set(CandleSystems::Transition);
+    app.add_systems(PreUpdate, run_lifecycle)
+        .add_systems(WatchForExit, shut_down.run_if(exiting))
+        .configure_sets(
+            CandleShutdown,
+            (CandleSystems::Release, CandleSystems::Join).chain(),
+        )
+        .add_systems(CandleShutdown, end_threads.in_set(CandleSystems::Join));
+}
+
+fn run_lifecycle(world: &mut World) {
+    world.run_schedule(ModelLifecycle);
+}
+
+fn exiting(exit: Option<Res<Messages<AppExit>>>, deadline: Option<Res<ShutdownDeadline>>) -> bool {
+    deadline.is_none() && exit.is_some_and(|messages| !messages.is_empty())
+}
+
+fn shut_down(world: &mut World) {
+    let timeout = world.resource::<ShutdownTimeout>().0;
+    world.insert_resource(ShutdownDeadline(deadline_in(timeout)));
+    world.run_schedule(CandleShutdown);
+}
+
+fn end_threads(mut loader: ResMut<LoaderService>, deadline: Res<ShutdownDeadline>) {
+    loader.end(deadline.0);
+}

@@ -1,0 +1,290 @@
+//! Where a model's bytes come from: [`ModelSource`], [`ModelId`], [`ModelFiles`].
+//!
+//! A source is a folder or anything that implements [`ModelFiles`]: an archive, a download cache, a
+//! test's gate.
+//!
+//! ```
+//! use bevy_candle::{ModelSource, candle::DType};
+//!
+//! let folder = ModelSource::from("models/sprites");          // under the app's asset folder
+//! let small = ModelSource::from("models/sprites").dtype(DType::F16);
+//! assert_ne!(folder, small, "another number format is another model");
+//! assert_eq!(folder.id().to_string(), "models/sprites");
+//! ```
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use candle_core::DType;
+
+use crate::LoadError;
+
+mod folder;
+mod json;
+mod memory;
+pub(crate) use folder::FolderFiles;
+pub use json::read_json;
+pub use memory::MemoryFiles;
+
+/// The files of one model, however they are stored.
+///
+/// All methods run on reader threads, never on the main thread, and may block. Names use `/` between
+/// folders (`unet/config.json`).
+///
+/// ```
+/// use bevy_candle::{LoadError, ModelFiles};
+///
+/// /// A model that is compiled into the game.
+/// struct Embedded(&'static [(&'static str, &'static [u8])]);
+///
+/// impl Embedded {
+///     fn find(&self, name: &str) -> Result<&'static [u8], LoadError> {
+///         let entry = self.0.iter().find(|(key, _)| *key == name);
+///         entry.map(|(_, bytes)| *bytes).ok_or_else(|| LoadError::FileMissing {
+///             file: name.into(),
+///             folder: "the game".into(),
+///         })
+///     }
+/// }
+///
+/// impl ModelFiles for Embedded {
+///     fn names(&self) -> Result<Vec<String>, LoadError> {
+///         Ok(self.0.iter().map(|(name, _)| (*name).to_owned()).collect())
+///     }
+///     fn len(&self, name: &str) -> Result<u64, LoadError> {
+///         Ok(self.find(name)?.len() as u64)
+///     }
+///     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+///         let bytes = self.find(name)?;
+///         let end = offset as usize + buf.len();
+///         let part = bytes.get(offset as usize..end).ok_or(LoadError::CutShort {
+///             file: name.into(),
+///             expected: end as u64,
+///             found: bytes.len() as u64,
+///         })?;
+///         buf.copy_from_slice(part);
+///         Ok(())
+///     }
+/// }
+/// # let files = Embedded(&[("a.txt", b"hello")]);
+/// # let mut buf = [0; 2];
+/// # files.read_at("a.txt", 1, &mut buf).unwrap();
+/// # assert_eq!(&buf, b"el");
+/// # assert!(files.read_at("a.txt", 4, &mut buf).is_err());
+/// ```
+pub trait ModelFiles: Send + Sync {
+    /// Lists every file of the model.
+    ///
+    /// # Errors
+    /// [`LoadError::FolderMissing`] or [`LoadError::Io`] where the listing itself fails.
+    fn names(&self) -> Result<Vec<String>, LoadError>;
+
+    /// Returns the length of a file in bytes.
+    ///
+    /// # Errors
+    /// [`LoadError::FileMissing`] where there is no such file.
+    fn len(&self, name: &str) -> Result<u64, LoadError>;
+
+    /// Fills `buf` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`LoadError::CutShort`] where the file ends before `buf` is full, [`LoadError::Io`] where the
+    /// read fails.
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError>;
+}
+
+/// Names a model: the path or the id of its source, and what was asked for besides.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId(Arc<str>);
+
+impl ModelId {
+    /// Returns the id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl PartialEq<str> for ModelId {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for ModelId {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+/// What to load: where the files are, and how to run them.
+///
+/// Made from a path (`"models/sprites".into()`), which is a folder under the app's asset folder or
+/// absolute, or from [`ModelSource::files`]. Two sources are equal when their place, their number
+/// format and their variant are: `load` of an equal source is no new load.
+#[derive(Clone)]
+pub struct ModelSource {
+    place: Place,
+    dtype: Option<DType>,
+    variant: Option<Arc<str>>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Folder(Arc<Path>),
+    Files {
+        id: Arc<str>,
+        files: Arc<dyn ModelFiles>,
+    },
+}
+
+impl ModelSource {
+    /// Takes the files from anywhere. The id tells two such sources apart.
+    pub fn files(id: impl Into<String>, files: Arc<dyn ModelFiles>) -> Self {
+        Self::at(Place::Files {
+            id: id.into().into(),
+            files,
+        })
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            dtype: None,
+            variant: None,
+        }
+    }
+
+    /// Sets the number format that the weights run in (default [`DType::F32`]). They are converted
+    /// while they are read.
+    #[must_use]
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// Prefers files with this variant in their names, as diffusers does: `variant("fp16")` reads
+    /// `diffusion_pytorch_model.fp16.safetensors`.
+    #[must_use]
+    pub fn variant(mut self, variant: impl Into<String>) -> Self {
+        self.variant = Some(variant.into().into());
+        self
+    }
+
+    /// Returns the name under which the model is reported.
+    pub fn id(&self) -> ModelId {
+        match &self.place {
+            Place::Folder(path) => ModelId(path.to_string_lossy().into()),
+            Place::Files { id, .. } => ModelId(id.clone()),
+        }
+    }
+
+    /// Returns the number format to run in.
+    pub(crate) fn run_dtype(&self) -> DType {
+        self.dtype.unwrap_or(DType::F32)
+    }
+
+    /// Opens the files; a relative folder starts at `root`. Reads nothing yet.
+    pub(crate) fn open(&self, root: &Path) -> Arc<dyn ModelFiles> {
+        let files = match &self.place {
+            Place::Folder(path) => Arc::new(FolderFiles::new(root.join(path))),
+            Place::Files { files, .. } => files.clone(),
+        };
+        match &self.variant {
+            Some(variant) => Arc::new(VariantFiles {
+                files,
+                variant: variant.clone(),
+            }),
+            None => files,
+        }
+    }
+}
+
+impl PartialEq for ModelSource {
+    fn eq(&self, other: &Self) -> bool {
+        let same_place = match (&self.place, &other.place) {
+            (Place::Folder(a), Place::Folder(b)) => a == b,
+            (Place::Files { id: a, .. }, Place::Files { id: b, .. }) => a == b,
+            _ => false,
+        };
+        same_place && self.dtype == other.dtype && self.variant == other.variant
+    }
+}
+
+impl Eq for ModelSource {}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelSource")
+            .field("id", &self.id())
+            .field("dtype", &self.run_dtype())
+            .field("variant", &self.variant)
+            .finish()
+    }
+}
+
+impl From<&str> for ModelSource {
+    fn from(path: &str) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl From<String> for ModelSource {
+    fn from(path: String) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl From<PathBuf> for ModelSource {
+    fn from(path: PathBuf) -> Self {
+        Self::at(Place::Folder(path.into()))
+    }
+}
+
+/// Reads `model.fp16.safetensors` where `model.safetensors` is asked for and the variant exists.
+struct VariantFiles {
+    files: Arc<dyn ModelFiles>,
+    variant: Arc<str>,
+}
+
+impl VariantFiles {
+    fn real_name(&self, name: &str) -> String {
+        let with_variant = name
+            .rsplit_once('.')
+            .map(|(stem, ext)| format!("{stem}.{}.{ext}", self.variant));
+        match with_variant {
+            Some(variant) if name.ends_with(".safetensors") && self.files.len(&variant).is_ok() => {
+                variant
+            }
+            _ => name.to_owned(),
+        }
+    }
+}
+
+impl ModelFiles for VariantFiles {
+    fn names(&self) -> Result<Vec<String>, LoadError> {
+        self.files.names()
+    }
+
+    fn len(&self, name: &str) -> Result<u64, LoadError> {
+        self.files.len(&self.real_name(name))
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+        self.files.read_at(&self.real_name(name), offset, buf)
+    }
+}

@@ -1,0 +1,221 @@
+//! A folder on disk as [`ModelFiles`].
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use super::ModelFiles;
+use crate::{LoadError, error::unpoison};
+
+/// How deep below the model's folder files are listed.
+const MAX_DEPTH: usize = 4;
+
+/// Reads files below one folder, and keeps each open until the load is over.
+pub(crate) struct FolderFiles {
+    folder: PathBuf,
+    open: Mutex<HashMap<String, Arc<File>>>,
+}
+
+impl FolderFiles {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            open: Mutex::default(),
+        }
+    }
+
+    /// The open file, shared by all readers: reading takes an offset and moves no cursor.
+    fn file(&self, name: &str) -> Result<Arc<File>, LoadError> {
+        if let Some(file) = self.open.lock().unwrap_or_else(unpoison).get(name) {
+            return Ok(file.clone());
+        }
+        let path = self.folder.join(checked(name)?);
+        let file = Arc::new(File::open(path).map_err(|error| self.explain(name, error))?);
+        let mut open = self.open.lock().unwrap_or_else(unpoison);
+        Ok(open.entry(name.to_owned()).or_insert(file).clone())
+    }
+
+    /// Says which of folder and file is missing, or that reading failed.
+    fn explain(&self, name: &str, error: io::Error) -> LoadError {
+        let folder = || self.folder.display().to_string();
+        match error.kind() {
+            io::ErrorKind::NotFound if !self.folder.is_dir() => {
+                LoadError::FolderMissing { folder: folder() }
+            }
+            io::ErrorKind::NotFound => LoadError::FileMissing {
+                file: name.into(),
+                folder: folder(),
+            },
+            _ => LoadError::Io {
+                file: name.into(),
+                source: error,
+            },
+        }
+    }
+}
+
+impl ModelFiles for FolderFiles {
+    fn names(&self) -> Result<Vec<String>, LoadError> {
+        let mut names = Vec::new();
+        list(&self.folder, String::new(), MAX_DEPTH, &mut names)
+            .map_err(|error| self.explain(".", error))?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn len(&self, name: &str) -> Result<u64, LoadError> {
+        let data = self
+            .file(name)?
+            .metadata()
+            .map_err(|error| self.explain(name, error))?;
+        Ok(data.len())
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+        let file = self.file(name)?;
+        read_exact_at(&file, buf, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => LoadError::CutShort {
+                file: name.into(),
+                expected: offset + buf.len() as u64,
+                found: file.metadata().map(|data| data.len()).unwrap_or_default(),
+            },
+            _ => LoadError::Io {
+                file: name.into(),
+                source: error,
+            },
+        })
+    }
+}
+
+/// A name from an index or a game's code as a relative path, or why it is none.
+fn checked(name: &str) -> Result<&Path, LoadError> {
+    let path = Path::new(name);
+    let inside = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if name.is_empty() || !inside || name.contains(['\\', ':']) {
+        return Err(LoadError::UnsafeName { name: name.into() });
+    }
+    Ok(path)
+}
+
+fn list(folder: &Path, prefix: String, depth: usize, names: &mut Vec<String>) -> io::Result<()> {
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        // Follows links: hub caches are made of them.
+        let Ok(data) = entry.path().metadata() else {
+            continue;
+        };
+        if data.is_file() {
+            names.push(format!("{prefix}{name}"));
+        } else if data.is_dir() && depth > 0 {
+            list(&entry.path(), format!("{prefix}{name}/"), depth - 1, names)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buf, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buf.is_empty() {
+        match file.seek_read(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                buf = &mut buf[read..];
+                offset += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_the_folder_are_refused() {
+        for name in [
+            "..",
+            "../a",
+            "a/../b",
+            "/etc/passwd",
+            "",
+            "./a",
+            "c:\\a",
+            "a\\..\\b",
+            "\\\\host\\a",
+        ] {
+            let refused = matches!(checked(name), Err(LoadError::UnsafeName { .. }));
+            assert!(refused, "{name:?} should be refused");
+        }
+        for name in ["a", "a/b.json", "..a", "a..b/c"] {
+            assert!(checked(name).is_ok(), "{name:?} should be fine");
+        }
+    }
+
+    #[test]
+    fn files_below_the_folder_are_listed_with_slashes() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("unet")).expect("a folder");
+        std::fs::write(folder.path().join("unet/config.json"), "{}").expect("a file");
+        std::fs::write(folder.path().join("a.txt"), "a").expect("a file");
+        let files = FolderFiles::new(folder.path().into());
+        assert_eq!(
+            files.names().expect("a listing"),
+            ["a.txt", "unet/config.json"]
+        );
+        assert_eq!(files.len("unet/config.json").expect("a length"), 2);
+    }
+
+    #[test]
+    fn a_missing_folder_and_a_missing_file_are_told_apart() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let missing = FolderFiles::new(folder.path().join("nope"));
+        assert!(matches!(
+            missing.len("a"),
+            Err(LoadError::FolderMissing { .. })
+        ));
+        let empty = FolderFiles::new(folder.path().into());
+        assert!(matches!(empty.len("a"), Err(LoadError::FileMissing { .. })));
+    }
+
+    #[test]
+    fn reading_past_the_end_is_an_error_with_both_lengths() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("a"), [1, 2, 3]).expect("a file");
+        let files = FolderFiles::new(folder.path().into());
+        let mut buf = [0; 2];
+        files.read_at("a", 1, &mut buf).expect("two bytes");
+        assert_eq!(buf, [2, 3]);
+        let short = files.read_at("a", 2, &mut buf);
+        assert!(matches!(
+            short,
+            Err(LoadError::CutShort {
+                expected: 4,
+                found: 3,
+                ..
+            })
+        ));
+    }
+}

@@ -1,0 +1,142 @@
+//! [`Recorder`]: what happened to the models of one kind, frame by frame.
+
+use std::marker::PhantomData;
+
+use bevy::{ecs::message::MessageCursor, prelude::*};
+
+use crate::{
+    CandleShutdown, CandleSystems, ModelManager, ModelState, ModelTransition, Pipeline, StateOf,
+    TransitionReason,
+};
+
+/// Everything that an app saw of the models of kind `P`. Added by [`RecorderPlugin`].
+#[derive(Resource)]
+pub struct Recorder<P: Pipeline> {
+    /// Every message.
+    pub transitions: Vec<ModelTransition<P>>,
+    /// Every `OnEnter`.
+    pub entered: Vec<ModelState>,
+    /// Every `OnExit`.
+    pub exited: Vec<ModelState>,
+    /// In each `Update`: the property, and the Bevy state.
+    pub shown: Vec<(ModelState, ModelState)>,
+    /// One for both systems, so that no message is recorded twice.
+    cursor: MessageCursor<ModelTransition<P>>,
+}
+
+impl<P: Pipeline> Default for Recorder<P> {
+    fn default() -> Self {
+        Self {
+            transitions: Vec::new(),
+            entered: Vec::new(),
+            exited: Vec::new(),
+            shown: Vec::new(),
+            cursor: MessageCursor::default(),
+        }
+    }
+}
+
+impl<P: Pipeline> Recorder<P> {
+    /// Returns the edges that were taken, with their reasons.
+    pub fn edges(&self) -> Vec<(ModelState, ModelState, TransitionReason)> {
+        self.transitions
+            .iter()
+            .map(|seen| (seen.from, seen.to, seen.reason))
+            .collect()
+    }
+
+    /// Checks that the property, the Bevy state and the messages told the same story, by edges that
+    /// exist.
+    ///
+    /// # Panics
+    /// With what disagrees.
+    pub fn assert_consistent(&self) {
+        for (property, state) in &self.shown {
+            assert_eq!(
+                property, state,
+                "the property and the Bevy state differ in an `Update`"
+            );
+        }
+        for seen in &self.transitions {
+            assert!(seen.from.can_become(seen.to), "{seen:?} is no edge");
+        }
+        for pair in self.transitions.windows(2) {
+            assert_eq!(
+                pair[0].to, pair[1].from,
+                "an edge is missing between {:?} and {:?}",
+                pair[0], pair[1]
+            );
+        }
+        // At the end of an app the last edges are only written: no frame follows.
+        let in_frames = self
+            .transitions
+            .iter()
+            .filter(|seen| seen.reason != TransitionReason::Shutdown);
+        let (from, to): (Vec<_>, Vec<_>) = in_frames.map(|seen| (seen.from, seen.to)).unzip();
+        assert_eq!(self.exited, from, "`OnExit` ran for every edge");
+        assert_eq!(
+            self.entered[..1],
+            [ModelState::Idle],
+            "`OnEnter(Idle)` ran at the start"
+        );
+        assert_eq!(self.entered[1..], to, "`OnEnter` ran for every edge");
+        let mut story: Vec<_> = self.shown.iter().map(|(property, _)| *property).collect();
+        story.dedup();
+        let told: Vec<_> = if story.first() == Some(&ModelState::Idle) {
+            self.entered.clone()
+        } else {
+            to
+        };
+        assert_eq!(story, told, "every state shows in at least one `Update`");
+    }
+}
+
+/// Records what happens to the models of kind `P`.
+pub struct RecorderPlugin<P: Pipeline>(PhantomData<fn() -> P>);
+
+impl<P: Pipeline> Default for RecorderPlugin<P> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<P: Pipeline> Plugin for RecorderPlugin<P> {
+    fn build(&self, app: &mut App) {
+        app.init_resource::<Recorder<P>>()
+            .add_systems(Update, (record_transitions::<P>, show::<P>))
+            .add_systems(
+                CandleShutdown,
+                record_transitions::<P>.after(CandleSystems::Release),
+            );
+        for state in ModelState::ALL {
+            app.add_systems(
+                OnEnter(state.of::<P>()),
+                move |mut seen: ResMut<Recorder<P>>| seen.entered.push(state),
+            )
+            .add_systems(
+                OnExit(state.of::<P>()),
+                move |mut seen: ResMut<Recorder<P>>| seen.exited.push(state),
+            );
+        }
+    }
+}
+
+fn record_transitions<P: Pipeline>(
+    mut recorder: ResMut<Recorder<P>>,
+    messages: Res<Messages<ModelTransition<P>>>,
+) {
+    let Recorder {
+        transitions,
+        cursor,
+        ..
+    } = &mut *recorder;
+    transitions.extend(cursor.read(&messages).cloned());
+}
+
+fn show<P: Pipeline>(
+    mut recorder: ResMut<Recorder<P>>,
+    manager: Res<ModelManager<P>>,
+    state: Res<State<StateOf<P>>>,
+) {
+    recorder.shown.push((manager.current_state, state.state));
+}

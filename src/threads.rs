@@ -1,0 +1,151 @@
+//! Threads of ours: named, below the game's priority, shared by the apps of a process, and joined.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Mutex, PoisonError, Weak},
+    thread::{Builder, JoinHandle},
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use thread_priority::{ThreadPriority, set_current_thread_priority};
+use tracing::debug;
+
+/// Below the game's own threads: 50 is what a thread has by default, 25 is a niceness of 10 on Linux.
+const PRIORITY: u8 = 25;
+
+/// Threads that end together.
+pub(crate) struct Threads {
+    handles: Vec<JoinHandle<()>>,
+    running: Option<Sender<Infallible>>,
+    ended: Receiver<Infallible>,
+}
+
+impl Threads {
+    pub(crate) fn new() -> Self {
+        let (running, ended) = bounded(0);
+        Self {
+            handles: Vec::new(),
+            running: Some(running),
+            ended,
+        }
+    }
+
+    /// Starts one more thread. Linux shows the first 15 bytes of its name.
+    pub(crate) fn spawn(
+        &mut self,
+        name: String,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let running = self.running.clone();
+        let thread = Builder::new().name(name).spawn(move || {
+            let _running = running;
+            lower_priority();
+            run();
+        })?;
+        self.handles.push(thread);
+        Ok(())
+    }
+
+    /// Waits until all have ended, which somebody must have asked them for. Returns the names of those
+    /// that have not by the deadline; they are left behind.
+    pub(crate) fn join(&mut self, deadline: Instant) -> Vec<String> {
+        self.running = None;
+        let all_ended = self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
+        let mut left = Vec::new();
+        for thread in self.handles.drain(..) {
+            if all_ended || thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                left.push(thread.thread().name().unwrap_or("unnamed").to_owned());
+            }
+        }
+        left
+    }
+}
+
+fn lower_priority() {
+    let priority = PRIORITY.try_into().expect("the priority is below 100");
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
+        debug!("failed to lower the priority of a thread: {error:?}");
+    }
+}
+
+/// What the apps of a process share: made by the first, gone with the last.
+pub(crate) struct Shared<K, T>(Mutex<Vec<(K, Weak<T>)>>);
+
+impl<K: PartialEq, T> Shared<K, T> {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// Returns the living one, or makes it.
+    pub(crate) fn get<E>(
+        &self,
+        key: K,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<std::sync::Arc<T>, E> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, weak)| weak.strong_count() > 0);
+        let living = known
+            .iter()
+            .find(|(other, _)| *other == key)
+            .and_then(|(_, weak)| weak.upgrade());
+        if let Some(living) = living {
+            return Ok(living);
+        }
+        let made = std::sync::Arc::new(make()?);
+        known.push((key, std::sync::Arc::downgrade(&made)));
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_end_in_time_is_named_and_left() {
+        let (open, gate) = bounded::<()>(0);
+        let mut threads = Threads::new();
+        threads
+            .spawn("stuck".into(), move || drop(gate.recv()))
+            .expect("a thread");
+        assert_eq!(
+            threads.join(Instant::now() + Duration::from_millis(10)),
+            ["stuck"]
+        );
+        drop(open);
+    }
+
+    #[test]
+    fn threads_that_end_are_joined() {
+        let mut threads = Threads::new();
+        threads.spawn("short".into(), || {}).expect("a thread");
+        assert!(
+            threads
+                .join(Instant::now() + Duration::from_secs(10))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_shared_is_made_once_and_gone_with_the_last() {
+        static SHARED: Shared<u8, u32> = Shared::new();
+        let first = SHARED.get(1, || Ok::<_, ()>(7)).expect("made");
+        let same = SHARED.get(1, || Err(())).expect("found");
+        assert_eq!(*same, 7);
+        assert!(
+            SHARED.get(2, || Err(())).is_err(),
+            "another key is another thing"
+        );
+        drop((first, same));
+        assert!(
+            SHARED.get(1, || Err(())).is_err(),
+            "it is gone with the last"
+        );
+    }
+}

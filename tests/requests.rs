@@ -1,0 +1,447 @@
+//! The request table of `ModelManager`, cell by cell.
+
+use std::time::{Duration, Instant};
+
+use bevy::prelude::*;
+use bevy_candle::{
+    prelude::*,
+    test_kit::{Fake, FakeModel, Gate, Place, Recorder, RecorderPlugin, run_until},
+};
+
+use ModelState::{Failed, Idle, Loaded, Loading, Unloading};
+use TransitionReason as R;
+
+type Edge = (ModelState, ModelState, R);
+
+/// The rows of the table.
+#[derive(Clone, Copy, PartialEq)]
+enum Row {
+    Idle,
+    Loading,
+    Cancelling,
+    Loaded,
+    Unloading,
+    Failed,
+}
+
+/// The columns of the table. `a` is the model that the row is about, `b` another one.
+#[derive(Clone, Copy)]
+enum Request {
+    LoadSame,
+    LoadOther,
+    Reload,
+    Unload,
+    Cancel,
+}
+
+/// An app whose model `a` is held in one row of the table.
+struct Scene {
+    app: App,
+    a: FakeModel,
+    b: FakeModel,
+    building: Gate,
+    dropping: Gate,
+}
+
+impl Scene {
+    fn new(a: FakeModel) -> Self {
+        let mut app = App::new();
+        app.add_plugins((
+            MinimalPlugins,
+            ModelPlugin::<Fake>::default(),
+            RecorderPlugin::<Fake>::default(),
+        ));
+        app.update();
+        let (building, dropping) = (Gate::closed(), Gate::closed());
+        let a = a.gate(Place::Build, &building).gate(Place::Drop, &dropping);
+        Self {
+            app,
+            a,
+            b: FakeModel::new("b"),
+            building,
+            dropping,
+        }
+    }
+
+    fn at(row: Row) -> Self {
+        let fails = row == Row::Failed;
+        let a = FakeModel::new("a");
+        let mut scene = Self::new(if fails { a.fail_in(Place::Build) } else { a });
+        match row {
+            // One life before, so that there is a last source to reload.
+            Row::Idle => {
+                scene.open_gates();
+                scene.ask(Request::LoadSame);
+                scene.run_until_state(Loaded);
+                scene.ask(Request::Unload);
+                scene.run_until_state(Idle);
+            }
+            Row::Loading => scene.start_loading(),
+            Row::Cancelling => {
+                scene.start_loading();
+                scene.ask(Request::Cancel);
+                scene.run_until_dropping();
+                assert_eq!(
+                    scene.state(),
+                    Loading,
+                    "a cancel shows only when the memory is back"
+                );
+            }
+            Row::Loaded => {
+                scene.start_loading();
+                scene.building.open();
+                scene.run_until_state(Loaded);
+            }
+            Row::Unloading => {
+                scene.start_loading();
+                scene.building.open();
+                scene.run_until_state(Loaded);
+                scene.ask(Request::Unload);
+                scene.run_until_dropping();
+                assert_eq!(
+                    scene.state(),
+                    Unloading,
+                    "an unload ends only when the memory is back"
+                );
+            }
+            Row::Failed => {
+                scene.open_gates();
+                scene.ask(Request::LoadSame);
+                scene.run_until_state(Failed);
+            }
+        }
+        let mut recorder = scene.app.world_mut().resource_mut::<Recorder<Fake>>();
+        recorder.assert_consistent();
+        recorder.transitions.clear();
+        scene
+    }
+
+    fn start_loading(&mut self) {
+        self.ask(Request::LoadSame);
+        let building = self.building.clone();
+        run_until(&mut self.app, "the build", |_| building.waiting() == 1);
+    }
+
+    fn run_until_dropping(&mut self) {
+        let dropping = self.dropping.clone();
+        run_until(&mut self.app, "the drop", |_| dropping.waiting() == 1);
+    }
+
+    fn open_gates(&self) {
+        self.building.open();
+        self.dropping.open();
+    }
+
+    fn ask(&mut self, request: Request) {
+        let (a, b) = (self.a.source(), self.b.source());
+        let mut manager = self.app.world_mut().resource_mut::<ModelManager<Fake>>();
+        match request {
+            Request::LoadSame => manager.load(a),
+            Request::LoadOther => manager.load(b),
+            Request::Reload => manager.reload(),
+            Request::Unload => manager.unload(),
+            Request::Cancel => manager.cancel(),
+        }
+    }
+
+    fn state(&self) -> ModelState {
+        self.app
+            .world()
+            .resource::<ModelManager<Fake>>()
+            .current_state
+    }
+
+    fn run_until_state(&mut self, state: ModelState) {
+        run_until(&mut self.app, &format!("{state:?}"), |world| {
+            world.resource::<ModelManager<Fake>>().current_state == state
+        });
+    }
+
+    fn edges(&self) -> Vec<Edge> {
+        self.app.world().resource::<Recorder<Fake>>().edges()
+    }
+
+    fn model_id(&self) -> Option<String> {
+        self.app
+            .world()
+            .resource::<ModelManager<Fake>>()
+            .model_id
+            .as_ref()
+            .map(ToString::to_string)
+    }
+}
+
+/// A failed test must not leave a thread at a gate.
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.open_gates();
+    }
+}
+
+/// Asks in a row, opens the gates, and expects these edges and no others.
+#[track_caller]
+fn check(row: Row, request: Request, expected: &[Edge]) -> Scene {
+    let mut scene = Scene::at(row);
+    let before = scene.state();
+    scene.ask(request);
+    for _ in 0..3 {
+        scene.app.update();
+    }
+    // A load that nobody took back shall go on loading for the length of this test.
+    if !matches!((row, expected), (Row::Loading, [])) {
+        scene.building.open();
+    }
+    scene.dropping.open();
+    run_until(&mut scene.app, "the expected edges", |world| {
+        world.resource::<Recorder<Fake>>().transitions.len() >= expected.len()
+    });
+    for _ in 0..10 {
+        scene.app.update();
+    }
+    assert_eq!(scene.edges(), expected);
+    let mut recorder = scene.app.world_mut().resource_mut::<Recorder<Fake>>();
+    recorder.transitions.clear();
+    let last = expected.last().map_or(before, |(_, to, _)| *to);
+    assert_eq!(scene.state(), last);
+    scene
+}
+
+macro_rules! cells {
+    ($($name:ident: $row:ident, $request:ident => $edges:expr, ends with $model:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let scene = check(Row::$row, Request::$request, &$edges);
+            assert_eq!(scene.model_id().as_deref(), $model);
+        }
+    )*};
+}
+
+const LOAD: [Edge; 2] = [
+    (Idle, Loading, R::LoadRequested),
+    (Loading, Loaded, R::LoadCompleted),
+];
+const STAY: [Edge; 0] = [];
+
+const fn then_load(first: Edge) -> [Edge; 3] {
+    [first, LOAD[0], LOAD[1]]
+}
+
+const fn unload_then_load(reason: R) -> [Edge; 4] {
+    [
+        (Loaded, Unloading, reason),
+        (Unloading, Idle, R::UnloadCompleted),
+        LOAD[0],
+        LOAD[1],
+    ]
+}
+
+const CANCELLED: Edge = (Loading, Idle, R::LoadCancelled);
+const UNLOADED: Edge = (Unloading, Idle, R::UnloadCompleted);
+
+cells! {
+    idle_load_same: Idle, LoadSame => LOAD, ends with Some("a");
+    idle_load_other: Idle, LoadOther => LOAD, ends with Some("b");
+    idle_reload_loads_the_last_source: Idle, Reload => LOAD, ends with Some("a");
+    idle_unload: Idle, Unload => STAY, ends with None;
+    idle_cancel: Idle, Cancel => STAY, ends with None;
+
+    loading_load_same: Loading, LoadSame => STAY, ends with Some("a");
+    loading_load_other_supersedes: Loading, LoadOther => then_load((Loading, Idle, R::Superseded)), ends with Some("b");
+    loading_reload: Loading, Reload => STAY, ends with Some("a");
+    loading_unload_cancels: Loading, Unload => [CANCELLED], ends with None;
+    loading_cancel: Loading, Cancel => [CANCELLED], ends with None;
+
+    cancelling_load_same_waits: Cancelling, LoadSame => then_load(CANCELLED), ends with Some("a");
+    cancelling_load_other_waits: Cancelling, LoadOther => then_load(CANCELLED), ends with Some("b");
+    cancelling_reload_waits: Cancelling, Reload => then_load(CANCELLED), ends with Some("a");
+    cancelling_unload: Cancelling, Unload => [CANCELLED], ends with None;
+    cancelling_cancel: Cancelling, Cancel => [CANCELLED], ends with None;
+
+    loaded_load_same: Loaded, LoadSame => STAY, ends with Some("a");
+    loaded_load_other_supersedes: Loaded, LoadOther => unload_then_load(R::Superseded), ends with Some("b");
+    loaded_reload: Loaded, Reload => unload_then_load(R::Reload), ends with Some("a");
+    loaded_unload: Loaded, Unload => [(Loaded, Unloading, R::UnloadRequested), UNLOADED], ends with None;
+    loaded_cancel: Loaded, Cancel => STAY, ends with Some("a");
+
+    unloading_load_same_waits: Unloading, LoadSame => then_load(UNLOADED), ends with Some("a");
+    unloading_load_other_waits: Unloading, LoadOther => then_load(UNLOADED), ends with Some("b");
+    unloading_reload_waits: Unloading, Reload => then_load(UNLOADED), ends with Some("a");
+    unloading_unload: Unloading, Unload => [UNLOADED], ends with None;
+    unloading_cancel: Unloading, Cancel => [UNLOADED], ends with None;
+
+    failed_load_other: Failed, LoadOther => [(Failed, Loading, R::LoadRequested), LOAD[1]], ends with Some("b");
+    failed_reload_tries_at_once: Failed, Reload => TRIED_AGAIN, ends with None;
+    failed_unload_resets: Failed, Unload => [(Failed, Idle, R::Reset)], ends with None;
+    failed_cancel: Failed, Cancel => STAY, ends with None;
+}
+
+const TRIED_AGAIN: [Edge; 2] = [
+    (Failed, Loading, R::LoadRequested),
+    (Loading, Failed, R::LoadFailed),
+];
+
+#[test]
+fn failed_load_same_tries_at_most_once_a_second() {
+    let mut scene = Scene::at(Row::Failed);
+    let since = Instant::now();
+    for _ in 0..2 {
+        run_until(&mut scene.app, "another try", |world| {
+            let source = scene.a.source();
+            world.resource_mut::<ModelManager<Fake>>().load(source);
+            world.resource::<Recorder<Fake>>().transitions.len() >= 2
+        });
+        assert_eq!(scene.edges(), TRIED_AGAIN);
+        scene
+            .app
+            .world_mut()
+            .resource_mut::<Recorder<Fake>>()
+            .transitions
+            .clear();
+    }
+    let took = since.elapsed();
+    assert!(
+        took > Duration::from_millis(1_900),
+        "two tries took {took:?}"
+    );
+}
+
+#[test]
+fn unloading_forgets_the_load_that_waits() {
+    for take_back in [Request::Unload, Request::Cancel] {
+        let mut scene = Scene::at(Row::Unloading);
+        scene.ask(Request::LoadOther);
+        scene.app.update();
+        scene.ask(take_back);
+        scene.app.update();
+        scene.open_gates();
+        scene.run_until_state(Idle);
+        for _ in 0..10 {
+            scene.app.update();
+        }
+        assert_eq!(scene.edges(), [UNLOADED]);
+    }
+}
+
+#[test]
+fn cancelling_forgets_the_load_that_waits() {
+    for take_back in [Request::Unload, Request::Cancel] {
+        let mut scene = Scene::at(Row::Cancelling);
+        scene.ask(Request::LoadOther);
+        scene.app.update();
+        scene.ask(take_back);
+        scene.app.update();
+        scene.open_gates();
+        scene.run_until_state(Idle);
+        for _ in 0..10 {
+            scene.app.update();
+        }
+        assert_eq!(scene.edges(), [CANCELLED]);
+    }
+}
+
+#[test]
+fn requests_of_one_frame_collapse_into_the_last_intention() {
+    let mut scene = Scene::at(Row::Loaded);
+    for request in [Request::Unload, Request::LoadOther, Request::LoadSame] {
+        scene.ask(request);
+    }
+    for _ in 0..10 {
+        scene.app.update();
+    }
+    assert_eq!(
+        scene.edges(),
+        STAY,
+        "unload and load again in one frame is still wanted"
+    );
+}
+
+#[test]
+fn cancel_keeps_what_is_loaded_and_leaves_idle_idle() {
+    let mut scene = Scene::at(Row::Loaded);
+    scene.ask(Request::LoadOther);
+    scene.ask(Request::Cancel);
+    for _ in 0..10 {
+        scene.app.update();
+    }
+    assert_eq!(
+        (scene.edges(), scene.model_id().as_deref()),
+        (vec![], Some("a"))
+    );
+
+    let mut scene = Scene::at(Row::Idle);
+    scene.ask(Request::LoadOther);
+    scene.ask(Request::Cancel);
+    for _ in 0..10 {
+        scene.app.update();
+    }
+    assert_eq!(scene.edges(), STAY);
+}
+
+#[test]
+fn a_load_that_finished_just_before_a_cancel_never_shows_loaded() {
+    let mut scene = Scene::at(Row::Loading);
+    scene.dropping.open();
+    scene.building.open();
+    // The worker finishes while no frame looks.
+    let built = Instant::now();
+    while !scene
+        .a
+        .log()
+        .iter()
+        .any(|event| event.place == Place::WarmUp)
+    {
+        assert!(
+            built.elapsed() < Duration::from_secs(20),
+            "the build never ended"
+        );
+        std::thread::yield_now();
+    }
+    scene.ask(Request::Cancel);
+    scene.run_until_state(Idle);
+    assert_eq!(scene.edges(), [CANCELLED]);
+}
+
+#[test]
+fn wanted_is_what_the_game_asked_for_last() {
+    let mut scene = Scene::at(Row::Loaded);
+    let wanted = |scene: &Scene| {
+        scene
+            .app
+            .world()
+            .resource::<ModelManager<Fake>>()
+            .wanted
+            .as_ref()
+            .map(ToString::to_string)
+    };
+    assert_eq!(wanted(&scene).as_deref(), Some("a"));
+    scene.ask(Request::LoadOther);
+    assert_eq!(wanted(&scene).as_deref(), Some("b"));
+    scene.ask(Request::Cancel);
+    assert_eq!(wanted(&scene).as_deref(), Some("a"));
+    scene.ask(Request::Unload);
+    assert_eq!(wanted(&scene), None);
+    scene.open_gates();
+}
+
+#[test]
+fn an_idle_or_loaded_manager_is_not_changed_by_frames() {
+    for row in [Row::Idle, Row::Loaded] {
+        let mut scene = Scene::at(row);
+        scene.app.update();
+        #[derive(Resource, Default)]
+        struct Changes(usize);
+        scene.app.init_resource::<Changes>().add_systems(
+            Update,
+            |manager: Res<ModelManager<Fake>>, mut changes: ResMut<Changes>| {
+                changes.0 += usize::from(manager.is_changed())
+            },
+        );
+        scene.app.update();
+        let first = scene.app.world().resource::<Changes>().0;
+        for _ in 0..20 {
+            scene.app.update();
+        }
+        assert_eq!(scene.app.world().resource::<Changes>().0, first);
+        scene.open_gates();
+    }
+}
