@@ -112,7 +112,7 @@ mod tests {
         let (open, gate) = bounded::<()>(0);
         let mut threads = Threads::new();
         threads
-            .spawn("stuck".into(), move || drop(gate.recv()))
+            .spawn("stuck".into(), move || _ = gate.recv())
             .expect("a thread");
         assert_eq!(
             threads.join(Instant::now() + Duration::from_millis(10)),

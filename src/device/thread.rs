@@ -186,7 +186,7 @@ mod tests {
             let tx = tx.clone();
             device
                 .handle()
-                .run(move |_| drop(tx.send((std::thread::current().id(), on_device_thread()))));
+                .run(move |_| _ = tx.send((std::thread::current().id(), on_device_thread())));
         }
         let seen: Vec<_> = (0..10)
             .map(|_| rx.recv_deadline(soon()).expect("an answer"))
@@ -217,7 +217,7 @@ mod tests {
         let device = thread();
         let (tx, rx) = crossbeam_channel::unbounded();
         device.handle().run(|_| panic!("on purpose"));
-        device.handle().run(move |_| drop(tx.send(())));
+        device.handle().run(move |_| _ = tx.send(()));
         rx.recv_deadline(soon()).expect("the next command runs");
     }
 

@@ -83,7 +83,14 @@ mod tests {
         assert_eq!(values, GOLDEN);
     }
 
-    const GOLDEN: [f32; 6] = [0.0; 6];
+    const GOLDEN: [f32; 6] = [
+        -1.6608613,
+        0.3609865,
+        -0.033841487,
+        0.10117364,
+        -0.5117388,
+        0.8450175,
+    ];
 
     #[test]
     fn a_sample_does_not_depend_on_its_batch() {

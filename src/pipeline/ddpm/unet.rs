@@ -121,3 +121,61 @@ impl UNet {
             .forward(&silu(&self.norm_out.forward(&hidden)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::{DType, Device};
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::{pipeline::ddpm::DdpmConfig, source::FolderFiles};
+
+    /// One call of the network differs from diffusers' by at most this part of the largest value.
+    const TOLERANCE: f32 = 1e-4;
+
+    #[test]
+    fn one_call_gives_what_diffusers_gives() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for (name, folder) in [
+            ("rgb", "tests/fixtures/rgb"),
+            ("grey", "tests/fixtures/grey"),
+            ("sprites", "assets/models/sprites"),
+        ] {
+            let recorded = root.join(format!("tests/fixtures/{name}.parity.safetensors"));
+            let recorded =
+                candle_core::safetensors::load(recorded, &Device::Cpu).expect("the fixture");
+            let folder = root.join(folder);
+            let config = DdpmConfig::read(&FolderFiles::new(folder.clone()))
+                .expect("a configuration")
+                .unet;
+            let weights = folder.join("unet/diffusion_pytorch_model.safetensors");
+            let weights = candle_core::safetensors::load(weights, &Device::Cpu).expect("weights");
+            let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+            let unet = block_on(UNet::new(&config, vb, &LoadSteps::default())).expect("a network");
+            let classes = config
+                .num_class_embeds
+                .map(|count| vec![count as u32 - 1; 2]);
+            let classes =
+                classes.map(|classes| Tensor::new(classes, &Device::Cpu).expect("classes"));
+            let ours = unet
+                .forward(&recorded["noise"], 321.0, classes.as_ref())
+                .expect("a prediction");
+            let difference = largest(&(ours - &recorded["call"]).expect("the same shape"));
+            let bound = TOLERANCE * largest(&recorded["call"]);
+            assert!(
+                difference <= bound,
+                "{name}: {difference} is more than {bound}"
+            );
+        }
+    }
+
+    fn largest(tensor: &Tensor) -> f32 {
+        let values = tensor.abs().and_then(|tensor| tensor.flatten_all());
+        values
+            .and_then(|tensor| tensor.max(0))
+            .and_then(|tensor| tensor.to_scalar())
+            .expect("numbers")
+    }
+}

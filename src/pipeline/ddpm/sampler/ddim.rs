@@ -12,19 +12,13 @@ pub(super) fn step(
 ) {
     let Alphas { now, after } = alphas;
     let variance = (1.0 - after) / (1.0 - now) * (1.0 - now / after);
-    let deviation = eta * variance.max(0.0).sqrt();
+    let deviation = eta as f32 * variance.max(0.0).sqrt();
     let direction = (1.0 - after - deviation * deviation).max(0.0).sqrt();
     let new_noise = if eta > 0.0 { noise() } else { Vec::new() };
     for (i, (sample, output)) in samples.iter_mut().zip(output).enumerate() {
-        let (picture, seen_noise) = picture_and_noise(
-            config.prediction_type,
-            now,
-            f64::from(*sample),
-            f64::from(*output),
-        );
-        let added = new_noise
-            .get(i)
-            .map_or(0.0, |noise| deviation * f64::from(*noise));
-        *sample = (after.sqrt() * clip(config, picture) + direction * seen_noise + added) as f32;
+        let (picture, seen_noise) =
+            picture_and_noise(config.prediction_type, now, *sample, *output);
+        let added = new_noise.get(i).map_or(0.0, |noise| deviation * *noise);
+        *sample = after.sqrt() * clip(config, picture) + direction * seen_noise + added;
     }
 }

@@ -3,7 +3,7 @@
 use super::{Alphas, SchedulerConfig, VarianceType, clip, picture_and_noise};
 
 /// The least variance, since diffusers takes its logarithm.
-const LEAST: f64 = 1e-20;
+const LEAST: f32 = 1e-20;
 
 pub(super) fn step(
     config: &SchedulerConfig,
@@ -20,21 +20,13 @@ pub(super) fn step(
     let deviation = deviation(config.variance_type, alphas);
     let new_noise = if is_last { Vec::new() } else { noise() };
     for (i, (sample, output)) in samples.iter_mut().zip(output).enumerate() {
-        let (picture, _) = picture_and_noise(
-            config.prediction_type,
-            now,
-            f64::from(*sample),
-            f64::from(*output),
-        );
-        let added = new_noise
-            .get(i)
-            .map_or(0.0, |noise| deviation * f64::from(*noise));
-        *sample =
-            (of_picture * clip(config, picture) + of_sample * f64::from(*sample) + added) as f32;
+        let (picture, _) = picture_and_noise(config.prediction_type, now, *sample, *output);
+        let added = new_noise.get(i).map_or(0.0, |noise| deviation * *noise);
+        *sample = of_picture * clip(config, picture) + of_sample * *sample + added;
     }
 }
 
-fn deviation(variance: VarianceType, Alphas { now, after }: Alphas) -> f64 {
+fn deviation(variance: VarianceType, Alphas { now, after }: Alphas) -> f32 {
     let beta = 1.0 - now / after;
     let small = ((1.0 - after) / (1.0 - now) * beta).max(LEAST);
     match variance {

@@ -7,7 +7,7 @@ use super::{BetaSchedule, SchedulerConfig, TimestepSpacing};
 /// How much of the picture is left at each time step of the training.
 ///
 /// Rounded to f32 where diffusers rounds, so that both start from the same numbers.
-pub(super) fn alphas_cumprod(config: &SchedulerConfig) -> Vec<f64> {
+pub(super) fn alphas_cumprod(config: &SchedulerConfig) -> Vec<f32> {
     let betas = betas(config);
     let alphas = betas.iter().map(|beta| 1.0 - beta);
     let alphas: Vec<f32> = if config.rescale_betas_zero_snr {
@@ -15,7 +15,7 @@ pub(super) fn alphas_cumprod(config: &SchedulerConfig) -> Vec<f64> {
     } else {
         alphas.collect()
     };
-    cumprod(alphas).into_iter().map(f64::from).collect()
+    cumprod(alphas)
 }
 
 /// The product so far, rounded to f32 at each place as torch does it.
