@@ -1,0 +1,76 @@
+//! A counting allocator: who allocates large blocks, how many are alive, and who frees them.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst},
+};
+
+/// Blocks from this size on are counted.
+pub const LARGE: usize = 64 << 10;
+
+/// Counts, and leaves the work to the system's allocator.
+pub struct Counting;
+
+/// Bytes in large blocks that are alive.
+static LARGE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// Large blocks freed by threads that said they watch themselves.
+static FREED_BY_WATCHED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Counts the large blocks that the calling thread frees from now on.
+pub fn watch_this_thread() {
+    WATCHED.set(true);
+}
+
+/// Returns the large blocks freed by watched threads.
+pub fn freed_by_watched_threads() -> u64 {
+    FREED_BY_WATCHED.load(SeqCst)
+}
+
+/// Returns the bytes in large blocks that are alive.
+pub fn large_bytes() -> i64 {
+    LARGE_BYTES.load(SeqCst)
+}
+
+fn count(size: usize, sign: i64) {
+    if size >= LARGE {
+        LARGE_BYTES.fetch_add(sign * size as i64, SeqCst);
+    }
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to implement")]
+// SAFETY: every method forwards to the system's allocator with the caller's own arguments.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(layout.size(), -1);
+        count(size, 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(layout.size(), -1);
+        if layout.size() >= LARGE && WATCHED.try_with(Cell::get).unwrap_or(false) {
+            FREED_BY_WATCHED.fetch_add(1, SeqCst);
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
