@@ -54,14 +54,14 @@ pub(super) struct Reading<C> {
 }
 
 impl<C> Reading<C> {
-    /// Reads a batch on the calling reader thread, and hands each tensor to the device thread.
-    ///
-    /// # Errors
-    /// The first failed read. A load that nobody wants any more is no error: it just ends early.
-    pub(super) fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<(), LoadError> {
+    /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
+    /// any more: that is no error, it just ends early.
+    fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
         for (name, tensor) in batch {
             let read = caught("read", || self.read_tensor(&name, &tensor, ticket))?;
-            let Some(values) = read else { return Ok(()) };
+            let Some(values) = read else {
+                return Ok(false);
+            };
             let arrived = Arrived {
                 name,
                 plan: tensor,
@@ -71,7 +71,7 @@ impl<C> Reading<C> {
             // Refused by an owner that has ended: the tensor is dropped here.
             let _ = self.owner.try_send(ToOwner::Tensor(arrived));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Returns [`None`] where the load ended meanwhile.
@@ -149,14 +149,18 @@ impl<C> Reading<C> {
 }
 
 /// The work of one reader: reads a batch, unless the load has ended before its turn came. The first
-/// failure ends the load for all its readers at once.
-pub(super) fn read_batch<C>(reading: &Reading<C>, batch: Batch, ticket: &Weak<Ticket>) {
+/// failure ends the load for all its readers at once. Returns whether the whole batch was read.
+pub(super) fn read_batch<C>(reading: &Reading<C>, batch: Batch, ticket: &Weak<Ticket>) -> bool {
     let Some(ticket) = ticket.upgrade().filter(|ticket| ticket.is_wanted()) else {
-        return;
+        return false;
     };
-    if let Err(error) = reading.read(batch, &ticket) {
-        ticket.fail(error);
-        let _ = reading.owner.try_send(ToOwner::Failed);
+    match reading.read(batch, &ticket) {
+        Ok(whole) => whole,
+        Err(error) => {
+            ticket.fail(error);
+            let _ = reading.owner.try_send(ToOwner::Failed);
+            false
+        }
     }
 }
 

@@ -45,7 +45,7 @@ impl<P: Pipeline> LoadTask<P> {
     async fn load(&self) -> Result<P::Config, LoadError> {
         let (config, tensors) = self.plan().await?;
         self.claim(&tensors)?;
-        self.read(tensors).await;
+        self.read(tensors).await?;
         Ok(config)
     }
 
@@ -74,7 +74,7 @@ impl<P: Pipeline> LoadTask<P> {
     }
 
     /// Has the readers read everything, and waits until the last of them is done.
-    async fn read(&self, tensors: Tensors) {
+    async fn read(&self, tensors: Tensors) -> Result<(), LoadError> {
         self.enter(LoadPhase::Reading);
         let reading = Arc::new(Reading {
             files: self.files.clone(),
@@ -83,17 +83,28 @@ impl<P: Pipeline> LoadTask<P> {
             owner: self.owner.inbox.clone(),
             signal: self.signal.clone(),
         });
-        let (done, all_done) = async_channel::bounded::<()>(1);
-        for batch in batches(tensors) {
+        let (done, finished) = async_channel::unbounded();
+        let batches = batches(tensors);
+        let mut unread = batches.len();
+        for batch in batches {
             let (reading, ticket, done) =
                 (reading.clone(), self.owner.ticket.clone(), done.clone());
             self.readers.submit(move || {
-                read_batch(&reading, batch, &ticket);
-                drop(done);
+                if read_batch(&reading, batch, &ticket) {
+                    let _ = done.try_send(());
+                }
             });
         }
         drop(done);
-        while all_done.recv().await.is_ok() {}
+        while finished.recv().await.is_ok() {
+            unread -= 1;
+        }
+        // Where a read failed, the ticket has its error already, and the first one counts.
+        if unread == 0 {
+            Ok(())
+        } else {
+            Err(LoadError::DeviceLost)
+        }
     }
 
     fn enter(&self, phase: LoadPhase) {

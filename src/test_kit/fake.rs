@@ -89,12 +89,12 @@ impl<const KIND: usize> Pipeline for Fake<KIND> {
         weights: VarBuilder<'static>,
         load: &LoadSteps,
     ) -> Result<Self, LoadError> {
-        script.note(Place::Build);
         let built = Self {
             weights: FakeConfig(script.clone()).tensors(&weights)?,
             script,
             _not_send: Rc::new(()),
         };
+        built.script.note(Place::Build);
         load.next().await;
         built.at(Place::Build).await?;
         Ok(built)
