@@ -1,0 +1,346 @@
+//! Bad input ends in a message that a person can act on, and the app runs on.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bevy::prelude::*;
+use bevy_candle::{ErrorChain, prelude::*, test_kit::run_until};
+use tempfile::TempDir;
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey")
+}
+
+/// A copy of a small model, to be broken.
+fn copy() -> TempDir {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    for name in [
+        "model_index.json",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+        WEIGHTS,
+    ] {
+        let target = copy.path().join(name);
+        fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
+        fs::copy(fixture().join(name), target).expect("a copy");
+    }
+    copy
+}
+
+fn edit(model: &TempDir, name: &str, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = model.path().join(name);
+    let mut json = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    edit(&mut json);
+    fs::write(path, json.to_string()).expect("a file");
+}
+
+fn app() -> App {
+    let mut app = App::new();
+    app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()))
+        .init_resource::<Ended>();
+    app
+}
+
+/// Fails to load, with `words` in the message, and the app goes on to load a good model.
+#[track_caller]
+fn assert_refused(source: impl Into<ModelSource>, words: &[&str]) -> Arc<LoadError> {
+    let mut app = app();
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(source);
+    run_until(&mut app, "the failure", |world| {
+        world.resource::<ModelManager<DdpmPipeline>>().current_state == ModelState::Failed
+    });
+    let manager = app.world().resource::<ModelManager<DdpmPipeline>>();
+    let error = manager
+        .last_error
+        .clone()
+        .expect("a failed model has a reason");
+    let message = ErrorChain(&*error).to_string();
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+    assert_eq!(app.world().resource::<ResourceManager>().in_use(), 0);
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(fixture());
+    run_until(&mut app, "a good model", |world| {
+        world
+            .resource::<ModelManager<DdpmPipeline>>()
+            .current_state
+            .is_loaded()
+    });
+    error
+}
+
+#[test]
+fn a_missing_folder() {
+    let error = assert_refused(
+        "models/nowhere",
+        &["models/nowhere", "does not exist", "asset folder"],
+    );
+    assert!(matches!(*error, LoadError::FolderMissing { .. }));
+}
+
+#[test]
+fn a_missing_file() {
+    let model = copy();
+    fs::remove_file(model.path().join("unet/config.json")).expect("it was there");
+    assert_refused(model.path().to_owned(), &["`unet/config.json` is missing"]);
+}
+
+#[test]
+fn broken_json() {
+    let model = copy();
+    fs::write(
+        model.path().join("unet/config.json"),
+        "{\"sample_size\": 8,\n \"oops",
+    )
+    .expect("a file");
+    assert_refused(model.path().to_owned(), &["unet/config.json", "line 2"]);
+}
+
+#[test]
+fn a_missing_tensor() {
+    let model = copy();
+    edit(&model, "unet/config.json", |json| {
+        json["layers_per_block"] = 2.into()
+    });
+    let error = assert_refused(model.path().to_owned(), &["resnets.1", "missing", WEIGHTS]);
+    assert!(matches!(*error, LoadError::MissingTensor { .. }));
+}
+
+#[test]
+fn a_wrong_shape() {
+    let model = copy();
+    edit(&model, "unet/config.json", |json| {
+        json["num_class_embeds"] = 4.into()
+    });
+    let error = assert_refused(
+        model.path().to_owned(),
+        &["class_embedding.weight", "[3, 32]", "[4, 32]"],
+    );
+    assert!(matches!(*error, LoadError::WrongShape { .. }));
+}
+
+#[test]
+fn an_unknown_option() {
+    let model = copy();
+    edit(&model, "unet/config.json", |json| {
+        json["warp_drive"] = "on".into()
+    });
+    assert_refused(
+        model.path().to_owned(),
+        &["unet/config.json", "`warp_drive` is \"on\""],
+    );
+}
+
+#[test]
+fn an_option_that_is_not_implemented() {
+    let model = copy();
+    edit(&model, "scheduler/scheduler_config.json", |json| {
+        json["thresholding"] = true.into()
+    });
+    assert_refused(
+        model.path().to_owned(),
+        &["scheduler/scheduler_config.json", "`thresholding` is true"],
+    );
+}
+
+#[test]
+fn a_file_that_is_cut_short() {
+    let model = copy();
+    let path = model.path().join(WEIGHTS);
+    let bytes = fs::read(&path).expect("weights");
+    fs::write(&path, &bytes[..bytes.len() - 1000]).expect("a shorter file");
+    let error = assert_refused(model.path().to_owned(), &["cut short", "download it again"]);
+    assert!(matches!(*error, LoadError::CutShort { .. }));
+}
+
+#[test]
+fn a_folder_where_a_file_should_be() {
+    let model = copy();
+    fs::remove_file(model.path().join("unet/config.json")).expect("it was there");
+    fs::create_dir(model.path().join("unet/config.json")).expect("a folder");
+    assert_refused(model.path().to_owned(), &["unet/config.json"]);
+}
+
+#[test]
+fn a_file_that_may_not_be_read() {
+    struct Forbidden;
+    impl Forbidden {
+        fn refuse<T>(name: &str) -> Result<T, LoadError> {
+            Err(LoadError::Io {
+                file: name.into(),
+                source: io::ErrorKind::PermissionDenied.into(),
+            })
+        }
+    }
+    impl ModelFiles for Forbidden {
+        fn names(&self) -> Result<Vec<String>, LoadError> {
+            Self::refuse(".")
+        }
+        fn len(&self, _: &str) -> Result<u64, LoadError> {
+            Ok(100)
+        }
+        fn read_at(&self, name: &str, _: u64, _: &mut [u8]) -> Result<(), LoadError> {
+            Self::refuse(name)
+        }
+    }
+    let source = ModelSource::files("forbidden", Arc::new(Forbidden));
+    assert_refused(
+        source,
+        &["failed to read `model_index.json`", "permission denied"],
+    );
+}
+
+#[test]
+fn a_model_that_is_larger_than_the_budget() {
+    let mut app = app();
+    app.add_plugins(CandlePlugin {
+        memory_budget: Some(1000),
+        ..default()
+    });
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(fixture());
+    run_until(&mut app, "the failure", |world| {
+        world.resource::<ModelManager<DdpmPipeline>>().current_state == ModelState::Failed
+    });
+    let error = app
+        .world()
+        .resource::<ModelManager<DdpmPipeline>>()
+        .last_error
+        .clone()
+        .expect("a reason");
+    assert!(
+        matches!(*error, LoadError::OverBudget { needed, budget: 1000, in_use: 0 } if needed > 100_000),
+        "{error}"
+    );
+}
+
+#[derive(Resource, Default)]
+struct Ended(Option<Result<DdpmOutput, InferError>>);
+
+/// Ends with an error that has `words` in its message, and the next good request works.
+#[track_caller]
+fn assert_request_refused(request: DdpmRequest, words: &[&str]) {
+    let mut app = app();
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(fixture());
+    let error = end(&mut app, request).expect_err("the request cannot be served");
+    assert!(
+        matches!(error, InferError::InvalidRequest { .. }),
+        "{error:?}"
+    );
+    for word in words {
+        assert!(
+            error.to_string().contains(word),
+            "{word:?} is not in {error}"
+        );
+    }
+    let good = DdpmRequest {
+        class: Some(0),
+        steps: 1,
+        ..default()
+    };
+    end(&mut app, good).expect("the model goes on");
+}
+
+fn end(app: &mut App, request: DdpmRequest) -> Result<DdpmOutput, InferError> {
+    app.world_mut()
+        .spawn(Infer::<DdpmPipeline>::new(request))
+        .observe(
+            |mut done: On<Inferred<DdpmPipeline>>, mut ended: ResMut<Ended>| {
+                ended.0 = Some(done.take())
+            },
+        );
+    run_until(app, "the end", |world| {
+        world.resource::<Ended>().0.is_some()
+    });
+    app.world_mut()
+        .resource_mut::<Ended>()
+        .0
+        .take()
+        .expect("it was just there")
+}
+
+#[test]
+fn a_class_out_of_range() {
+    assert_request_refused(
+        DdpmRequest {
+            class: Some(3),
+            ..default()
+        },
+        &["`class` is 3", "0 to 2"],
+    );
+}
+
+#[test]
+fn a_class_that_is_needed_and_not_given() {
+    assert_request_refused(DdpmRequest::default(), &["`class` is None", "0 to 2"]);
+}
+
+#[test]
+fn zero_steps_and_too_many() {
+    for steps in [0, 501] {
+        let request = DdpmRequest {
+            class: Some(0),
+            steps,
+            ..default()
+        };
+        assert_request_refused(request, &["`steps` is", "1 to 500"]);
+    }
+}
+
+#[test]
+fn no_pictures_and_the_wrong_noise() {
+    assert_request_refused(
+        DdpmRequest {
+            class: Some(0),
+            batch: 0,
+            ..default()
+        },
+        &["`batch` is 0"],
+    );
+    let noise = Some([0.0; 5].into());
+    assert_request_refused(
+        DdpmRequest {
+            class: Some(0),
+            noise,
+            ..default()
+        },
+        &["`noise` is 5 numbers", "96 numbers"],
+    );
+}
+
+#[test]
+fn nothing_is_loaded() {
+    let error = end(&mut app(), DdpmRequest::default()).expect_err("nothing is loaded");
+    assert!(
+        error
+            .to_string()
+            .contains("call `ModelManager::load` first"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_model_failed() {
+    let mut app = app();
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load("models/nowhere");
+    let error = end(&mut app, DdpmRequest::default()).expect_err("the model failed");
+    assert!(
+        ErrorChain(&error).to_string().contains("models/nowhere"),
+        "{}",
+        ErrorChain(&error)
+    );
+}
