@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use bevy_candle::{LoadSteps, Plan, Steps, prelude::*};
-//! use bevy_candle::{candle::{Device, Module, Tensor}, candle_nn::{Linear, VarBuilder, linear}};
+//! use bevy_candle::{candle::{Module, Tensor}, candle_nn::{Linear, VarBuilder, linear}};
 //!
 //! /// Four senses in, two urges out.
 //! struct Instinct(Linear);
@@ -26,7 +26,8 @@
 //!     }
 //!
 //!     async fn infer(&self, senses: Vec<[f32; 4]>, _: Steps<Self>) -> Result<Vec<Vec<f32>>, InferError> {
-//!         Ok(self.0.forward(&Tensor::new(senses, self.0.weight().device())?)?.to_vec2()?)
+//!         let senses = Tensor::from_vec(senses.concat(), (senses.len(), 4), self.0.weight().device())?;
+//!         Ok(self.0.forward(&senses)?.to_vec2()?)
 //!     }
 //! }
 //! ```

@@ -75,7 +75,10 @@ pub(crate) fn add_schedules(app: &mut App) {
         .init_schedule(EnterFirstStates)
         .init_schedule(CandleShutdown)
         .init_schedule(WatchForExit);
-    let mut order = app.world_mut().resource_mut::<MainScheduleOrder>();
+    let mut order = app
+        .world_mut()
+        .get_resource_mut::<MainScheduleOrder>()
+        .expect("bevy_candle needs Bevy's main schedules: start from `App::new()`");
     order.insert_startup_before(PreStartup, EnterFirstStates);
     order.insert_after(Last, WatchForExit);
     let run_lifecycle = run_lifecycle

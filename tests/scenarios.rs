@@ -30,7 +30,9 @@ const SPRITES_BYTES: u64 = 7_231_504;
 /// The allocator counts for the whole process, so the scenarios run one after another.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    allocator::watch_this_thread();
+    alone
 }
 
 fn app() -> App {
@@ -179,6 +181,11 @@ fn after_an_unload_the_memory_is_back() {
     manager(&mut app).unload();
     run_until_state(&mut app, Idle);
     assert_eq!(allocator::large_bytes(), before);
+    assert_eq!(
+        allocator::freed_by_watched_threads(),
+        0,
+        "the main thread frees no weights"
+    );
     assert_eq!(app.world().resource::<ResourceManager>().in_use(), 0);
     let manager = manager(&mut app);
     assert_eq!(

@@ -1,5 +1,4 @@
 //! A counting allocator: who allocates large blocks, how many are alive, and who frees them.
-#![allow(dead_code, reason = "each test binary uses the part that it needs")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
