@@ -1,4 +1,75 @@
-//! Runs [candle](https://github.com/huggingface/candle) models inside a Bevy game.
+//! Runs [candle](https://github.com/huggingface/candle) models inside a [Bevy](https://bevyengine.org)
+//! game: load them, use them, swap them, unload them, without dropping a frame and with every byte given
+//! back.
+//!
+//! # The life of a model
+//!
+//! ```text
+//!   load()         read, build            jobs                 unload()        memory is back
+//!  ────────► Loading ────────► Loaded ◄────────► Infer<P> … ────────► Unloading ────────► Idle
+//! ```
+//!
+//! 1. [`ModelPlugin<P>`] adds one kind of model to the app, with a [`ModelManager<P>`] resource. `P` is a
+//!    [`Pipeline`]: [`DdpmPipeline`](ddpm::DdpmPipeline) is one, a game may bring its own.
+//! 2. [`ModelManager::load`] asks for a model. A few frames later the [`ModelState`] is Loaded, or Failed
+//!    with a [`LoadError`].
+//! 3. [`Infer<P>`] on an entity is a job. [`InferStep<P>`] and [`Inferred<P>`] are triggered there.
+//! 4. [`ModelManager::unload`] asks for the memory. Idle shows when it is back.
+//!
+//! Read state as properties (`manager.current_state`, `manager.sample_size`; see [`ModelStatus`]), as a
+//! Bevy state ([`StateOf<P>`]: `OnEnter`, `in_state`, `DespawnOnExit`), or as messages
+//! ([`ModelTransition<P>`]). The three agree in every `Update`.
+//!
+//! # Putting it together
+//!
+//! ```
+//! use bevy::prelude::*;
+//! use bevy_candle::prelude::*;
+//!
+//! let mut app = App::new();
+//! app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()))
+//!     .add_systems(Startup, |mut sprites: ResMut<ModelManager<DdpmPipeline>>| sprites.load("models/sprites"))
+//!     .add_systems(OnEnter(ModelState::Loaded.of::<DdpmPipeline>()), |mut commands: Commands| {
+//!         let request = DdpmRequest { class: Some(3), seed: 7, ..default() };
+//!         commands.spawn(Infer::<DdpmPipeline>::new(request)).observe(show);
+//!     });
+//!
+//! fn show(mut done: On<Inferred<DdpmPipeline>>) {
+//!     match done.take() {
+//!         Ok(output) => info!("{} picture(s)", output.images().len()),
+//!         Err(error) => warn!("no picture: {error}"),
+//!     }
+//! }
+//! # app.update();
+//! ```
+//!
+//! # What runs where
+//!
+//! The main thread reads no file, drops no tensor, joins no thread (but for the end of the app, with a
+//! time-out) and waits on no lock that a loader holds. Files are read by threads named `candle-read-…`.
+//! Models live on the thread of their device, `candle-cpu-…` for the CPU. Both run below the game's
+//! priority, are shared by the apps of a process, and end with the last of them. Bevy's
+//! `AsyncComputeTaskPool` only orchestrates.
+//!
+//! candle 0.11 has, besides, a process-wide pool of spinning threads for large element-wise and quantized
+//! operations. The environment variable `CANDLE_NUM_THREADS` sizes it once; set it to 1 where a game
+//! needs its cores.
+//!
+//! # System sets
+//!
+//! [`CandleSystems::Deliver`], [`Reconcile`](CandleSystems::Reconcile) and
+//! [`Transition`](CandleSystems::Transition) are in `PreUpdate`, so [`Update`](bevy::prelude::Update) sees
+//! a stable world. [`Release`](CandleSystems::Release) and [`Join`](CandleSystems::Join) are in
+//! [`CandleShutdown`], which runs once when the app ends.
+//!
+//! # Troubleshooting
+//!
+//! `RUST_LOG=bevy_candle=debug` shows every transition. A model that fails says why in
+//! [`last_error`](ModelStatus::last_error) and in the log; [`ErrorChain`] prints an error with its causes.
+//! What a pipeline can do to the whole process is abort it: a stack overflow, or a panic where the game is
+//! built with `panic = "abort"`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use candle_core as candle;
 pub use candle_nn;
@@ -35,6 +106,11 @@ pub use state::{
     Ended, Facts, ModelAction, ModelState, ModelTransition, StateManager, StateOf, Step,
     TransitionReason, Wish,
 };
+
+/// The quick start of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// What most apps need: `use bevy_candle::prelude::*;`.
 pub mod prelude {

@@ -182,7 +182,7 @@ impl<P: Pipeline> ModelManager<P> {
                     self.built = Some(sample_size);
                 }
                 Event::Gone(gone) if gone.generation == self.status.generation => {
-                    self.gone = Some(gone)
+                    self.gone = Some(gone);
                 }
                 Event::End(end) => ends.push(end),
                 Event::Built { .. } | Event::Gone(_) => {}

@@ -433,7 +433,7 @@ fn an_idle_or_loaded_manager_is_not_changed_by_frames() {
         scene.app.init_resource::<Changes>().add_systems(
             Update,
             |manager: Res<ModelManager<Fake>>, mut changes: ResMut<Changes>| {
-                changes.0 += usize::from(manager.is_changed())
+                changes.0 += usize::from(manager.is_changed());
             },
         );
         scene.app.update();

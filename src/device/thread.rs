@@ -84,7 +84,7 @@ impl DeviceThread {
             .panic_handler(|panic| error!("a device thread panicked: {}", panic_message(&*panic)))
             .spawn_handler(|worker| {
                 threads.spawn(format!("candle-{choice}-{}", worker.index()), || {
-                    worker.run()
+                    worker.run();
                 })
             })
             .build()

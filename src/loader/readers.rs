@@ -81,7 +81,7 @@ impl Readers {
             let (queue, stopped) = (queue.clone(), stopped.clone());
             threads
                 .spawn(format!("candle-read-{number}"), move || {
-                    read(&queue, &stopped)
+                    read(&queue, &stopped);
                 })
                 .map_err(|error| LoadError::Device {
                     device: "reader threads".into(),

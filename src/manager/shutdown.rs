@@ -45,7 +45,7 @@ impl<P: Pipeline> ModelManager<P> {
         while self.gone.is_none() {
             match self.received.recv_deadline(deadline) {
                 Ok(Event::Gone(gone)) if gone.generation == self.status.generation => {
-                    self.gone = Some(gone)
+                    self.gone = Some(gone);
                 }
                 Ok(_) => {}
                 Err(_) => return false,

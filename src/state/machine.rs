@@ -120,11 +120,11 @@ impl StateManager {
     /// Decides on the next step and takes it.
     pub fn step(&mut self, facts: Facts) -> Step {
         let step = match self.state {
-            ModelState::Idle => Self::from_idle(facts),
-            ModelState::Loading => self.from_loading(facts),
-            ModelState::Loaded => Self::from_loaded(facts),
-            ModelState::Unloading => Self::from_unloading(facts),
-            ModelState::Failed => Self::from_failed(facts),
+            ModelState::Idle => Self::when_idle(facts),
+            ModelState::Loading => self.when_loading(facts),
+            ModelState::Loaded => Self::when_loaded(facts),
+            ModelState::Unloading => Self::when_unloading(facts),
+            ModelState::Failed => Self::when_failed(facts),
         };
         if let Some((to, _)) = step.edge {
             self.enter(to);
@@ -163,7 +163,7 @@ impl StateManager {
         self.leaving = None;
     }
 
-    fn from_idle(facts: Facts) -> Step {
+    fn when_idle(facts: Facts) -> Step {
         if facts.wish.is_load() {
             Self::start()
         } else {
@@ -171,7 +171,7 @@ impl StateManager {
         }
     }
 
-    fn from_failed(facts: Facts) -> Step {
+    fn when_failed(facts: Facts) -> Step {
         match facts.wish {
             Wish::Nothing => Step::edge(ModelState::Idle, TransitionReason::Reset),
             Wish::Other | Wish::Anew => Self::start(),
@@ -184,7 +184,7 @@ impl StateManager {
         Step::edge(ModelState::Loading, TransitionReason::LoadRequested).with(ModelAction::Start)
     }
 
-    fn from_loading(&mut self, facts: Facts) -> Step {
+    fn when_loading(&mut self, facts: Facts) -> Step {
         let let_go = match facts.wish {
             Wish::Nothing => Some(TransitionReason::LoadCancelled),
             Wish::Other => Some(TransitionReason::Superseded),
@@ -207,7 +207,7 @@ impl StateManager {
         }
     }
 
-    fn from_loaded(facts: Facts) -> Step {
+    fn when_loaded(facts: Facts) -> Step {
         let reason = match facts.wish {
             _ if facts.ended.is_some() => TransitionReason::ReleaseFailed,
             Wish::Nothing => TransitionReason::UnloadRequested,
@@ -218,7 +218,7 @@ impl StateManager {
         Step::edge(ModelState::Unloading, reason).with(ModelAction::Drop)
     }
 
-    fn from_unloading(facts: Facts) -> Step {
+    fn when_unloading(facts: Facts) -> Step {
         match facts.ended {
             Some(Ended::Released) => {
                 Step::edge(ModelState::Idle, TransitionReason::UnloadCompleted)

@@ -133,7 +133,7 @@ pub(crate) fn add_model_state<P: Pipeline>(app: &mut App) {
     app.add_schedule(schedule);
 }
 
-/// What Bevy's private `enable_state_scoped_entities` adds (bevy_state 0.19.1).
+/// What Bevy's private `enable_state_scoped_entities` adds (`bevy_state` 0.19.1).
 fn add_state_scoped_entities<S: States>(schedule: &mut Schedule) {
     let on_exit = (
         despawn_entities_on_exit_state::<S>,
