@@ -109,7 +109,7 @@ fn broken_json() {
 fn a_missing_tensor() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
-        json["layers_per_block"] = 2.into()
+        json["layers_per_block"] = 2.into();
     });
     let error = assert_refused(model.path().to_owned(), &["resnets.1", "missing", WEIGHTS]);
     assert!(matches!(*error, LoadError::MissingTensor { .. }));
@@ -119,7 +119,7 @@ fn a_missing_tensor() {
 fn a_wrong_shape() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
-        json["num_class_embeds"] = 4.into()
+        json["num_class_embeds"] = 4.into();
     });
     let error = assert_refused(
         model.path().to_owned(),
@@ -132,7 +132,7 @@ fn a_wrong_shape() {
 fn an_unknown_option() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
-        json["warp_drive"] = "on".into()
+        json["warp_drive"] = "on".into();
     });
     assert_refused(
         model.path().to_owned(),
@@ -144,7 +144,7 @@ fn an_unknown_option() {
 fn an_option_that_is_not_implemented() {
     let model = copy();
     edit(&model, "scheduler/scheduler_config.json", |json| {
-        json["thresholding"] = true.into()
+        json["thresholding"] = true.into();
     });
     assert_refused(
         model.path().to_owned(),
@@ -258,7 +258,7 @@ fn end(app: &mut App, request: DdpmRequest) -> Result<DdpmOutput, InferError> {
         .spawn(Infer::<DdpmPipeline>::new(request))
         .observe(
             |mut done: On<Inferred<DdpmPipeline>>, mut ended: ResMut<Ended>| {
-                ended.0 = Some(done.take())
+                ended.0 = Some(done.take());
             },
         );
     run_until(app, "the end", |world| {

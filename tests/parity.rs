@@ -27,7 +27,7 @@ fn make(folder: PathBuf, request: DdpmRequest) -> DdpmOutput {
         .spawn(Infer::<DdpmPipeline>::new(request))
         .observe(
             |mut done: On<Inferred<DdpmPipeline>>, mut made: ResMut<Made>| {
-                made.0 = Some(done.take())
+                made.0 = Some(done.take());
             },
         );
     run_until(&mut app, "the pictures", |world| {

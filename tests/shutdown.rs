@@ -163,7 +163,7 @@ fn child(task: &str) -> ExitCode {
     .add_systems(Startup, start)
     .add_systems(PreUpdate, get_ready)
     .add_observer(|_: On<Enough>, mut exit: MessageWriter<AppExit>| {
-        _ = exit.write(AppExit::Success)
+        _ = exit.write(AppExit::Success);
     });
     end_in(&mut app, First, "First");
     end_in(&mut app, PreUpdate, "PreUpdate");
@@ -215,7 +215,6 @@ fn get_ready(
     let is_ready = match task.work.as_str() {
         "nothing" => true,
         "reading" => manager.progress.done > 0,
-        "building" => task.gate.waiting() == 1,
         "model" | "stuck" => loaded,
         _ => task.gate.waiting() == 1,
     };
