@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Job<P: Pipeline> {
     request: P::Request,
     settings: P::Settings,
-    reporter: Reporter<P>,
+    reporter: Reporter<P::Partial>,
     watch: Watch,
     end: EndGuard<P>,
 }
@@ -74,7 +74,7 @@ impl<P: Pipeline> Job<P> {
         end: EndGuard<P>,
         request: P::Request,
         settings: P::Settings,
-        reporter: Reporter<P>,
+        reporter: Reporter<P::Partial>,
         watch: Watch,
     ) -> Self {
         Self {
@@ -108,7 +108,7 @@ impl<P: Pipeline> Job<P> {
         if watch.is_cut() {
             return;
         }
-        let steps = Steps::new(settings, reporter, end.mailbox.signal());
+        let steps = Steps::new(settings, reporter);
         let run = AssertUnwindSafe(async { pipeline.infer(request, steps).await });
         let done = async { Some(run.catch_unwind().await) };
         let unwanted = async {

@@ -17,30 +17,27 @@ pub(crate) struct Step<T> {
 /// Handed to [`Pipeline::infer`]: the settings, and the one await of each step.
 pub struct Steps<P: Pipeline> {
     settings: P::Settings,
-    reporter: Reporter<P>,
-    signal: Signal,
+    reporter: Reporter<P::Partial>,
 }
 
 /// Where steps go: a slot that holds the latest.
-pub(crate) struct Reporter<P: Pipeline> {
-    slot: Sender<Step<P::Partial>>,
-    previews: Option<NonZeroU32>,
+pub(crate) struct Reporter<T> {
+    pub(super) slot: Sender<Step<T>>,
+    pub(super) previews: Option<NonZeroU32>,
+    pub(super) signal: Signal,
 }
 
 impl<P: Pipeline> Steps<P> {
-    pub(super) fn reporter(
-        slot: Sender<Step<P::Partial>>,
-        previews: Option<NonZeroU32>,
-    ) -> Reporter<P> {
-        Reporter { slot, previews }
+    pub(super) fn new(settings: P::Settings, reporter: Reporter<P::Partial>) -> Self {
+        Self { settings, reporter }
     }
 
-    pub(super) fn new(settings: P::Settings, reporter: Reporter<P>, signal: Signal) -> Self {
-        Self {
-            settings,
-            reporter,
-            signal,
-        }
+    /// Passes the steps on to a pipeline inside this one, which has the same settings and previews.
+    pub(crate) fn pass_on<Q>(self) -> Steps<Q>
+    where
+        Q: Pipeline<Settings = P::Settings, Partial = P::Partial>,
+    {
+        Steps::new(self.settings, self.reporter)
     }
 
     /// Returns the settings as they were when the job was inserted.
@@ -54,16 +51,10 @@ impl<P: Pipeline> Steps<P> {
     /// models have their turn; and if nobody wants the job any more, this is where it ends: the future
     /// is dropped here.
     pub async fn next(&self, step: u32, of: u32, partial: impl FnOnce() -> P::Partial) {
-        let previews = self.reporter.previews;
-        let partial = previews
-            .filter(|every| step.is_multiple_of(every.get()))
-            .map(|_| partial());
-        let _ = self.reporter.slot.force_send(Step {
-            step,
-            steps: of,
-            partial,
-        });
-        self.signal.raise();
+        let Reporter { slot, previews, signal } = &self.reporter;
+        let partial = previews.filter(|every| step.is_multiple_of(every.get())).map(|_| partial());
+        let _ = slot.force_send(Step { step, steps: of, partial });
+        signal.raise();
         yield_now().await;
     }
 }

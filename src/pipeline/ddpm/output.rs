@@ -6,8 +6,9 @@ use bevy::{asset::RenderAssetUsages, image::Image};
 use wgpu_types::{Extent3d, TextureDimension, TextureFormat};
 
 /// Pictures as numbers: an output, or a preview.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
+///
+/// More fields will come: end with `..default()`.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DdpmOutput {
     /// `(batch, channels, height, width)`.
     pub shape: [usize; 4],

@@ -39,9 +39,8 @@ impl Default for DdpmRequest {
 
 /// What holds for every request that does not say otherwise.
 ///
-/// More fields will come: start from `default()`.
+/// More fields will come: end with `..default()`.
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct DdpmSettings {
     /// How noise becomes a picture.
     pub sampler: Sampler,
