@@ -53,8 +53,8 @@ mod steps;
 
 pub(crate) use delivery::deliver;
 pub(crate) use job::{End, Job};
-use steps::Step;
 pub use steps::Steps;
+use steps::{Reporter, Step};
 
 /// Tells one `Infer` from the next on the same entity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,11 +141,16 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
     manager
         .bypass_change_detection()
         .queue(|mailbox, settings| {
+            let signal = mailbox.signal();
             Job::new(
                 End::guard(entity, id, mailbox),
                 request,
                 settings,
-                Steps::reporter(slot, previews),
+                Reporter {
+                    slot,
+                    previews,
+                    signal,
+                },
                 watch,
             )
         });

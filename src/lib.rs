@@ -98,7 +98,7 @@ pub use infer::{Infer, InferStep, Inferred, Steps};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
 pub use manager::{ModelManager, ModelStatus};
 pub use memory::{ReleaseReport, ResourceManager};
-pub use pipeline::{Pipeline, PipelineManager, ddpm};
+pub use pipeline::{Pipeline, PipelineManager, Slot, ddpm};
 pub use plugin::{CandlePlugin, ModelPlugin};
 pub use schedule::{CandleShutdown, CandleSystems};
 pub use source::{MemoryFiles, ModelFiles, ModelId, ModelSource, read_json};

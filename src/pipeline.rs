@@ -42,6 +42,9 @@ use crate::{
 };
 
 pub mod ddpm;
+mod slot;
+
+pub use slot::Slot;
 
 /// One kind of model: how it is planned, built and used.
 ///

@@ -51,9 +51,19 @@ impl<P: Pipeline> Steps<P> {
     /// models have their turn; and if nobody wants the job any more, this is where it ends: the future
     /// is dropped here.
     pub async fn next(&self, step: u32, of: u32, partial: impl FnOnce() -> P::Partial) {
-        let Reporter { slot, previews, signal } = &self.reporter;
-        let partial = previews.filter(|every| step.is_multiple_of(every.get())).map(|_| partial());
-        let _ = slot.force_send(Step { step, steps: of, partial });
+        let Reporter {
+            slot,
+            previews,
+            signal,
+        } = &self.reporter;
+        let partial = previews
+            .filter(|every| step.is_multiple_of(every.get()))
+            .map(|_| partial());
+        let _ = slot.force_send(Step {
+            step,
+            steps: of,
+            partial,
+        });
         signal.raise();
         yield_now().await;
     }

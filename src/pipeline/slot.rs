@@ -46,10 +46,17 @@ impl<P: Pipeline, Tag: 'static> Pipeline for Slot<P, Tag> {
         load: &LoadSteps,
     ) -> Result<Self, LoadError> {
         let pipeline = P::build(config, weights, load).await?;
-        Ok(Self { pipeline, tag: PhantomData })
+        Ok(Self {
+            pipeline,
+            tag: PhantomData,
+        })
     }
 
-    async fn infer(&self, request: P::Request, steps: Steps<Self>) -> Result<P::Output, InferError> {
+    async fn infer(
+        &self,
+        request: P::Request,
+        steps: Steps<Self>,
+    ) -> Result<P::Output, InferError> {
         self.pipeline.infer(request, steps.pass_on()).await
     }
 
