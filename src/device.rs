@@ -12,13 +12,7 @@
 //! app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
 //! ```
 
-use std::{
-    cell::Cell,
-    fmt,
-    num::NonZeroUsize,
-    thread::available_parallelism,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, fmt, num::NonZeroUsize, thread::available_parallelism};
 
 use candle_core::Device;
 use tracing::warn;
@@ -97,13 +91,6 @@ pub fn on_device_thread() -> bool {
 fn default_threads() -> NonZeroUsize {
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(cores - 1).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// A deadline that is `timeout` away, or a day where that overflows the clock.
-pub(crate) fn deadline_in(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(timeout)
-        .unwrap_or_else(|| now + Duration::from_secs(86_400))
 }
 
 #[cfg(test)]

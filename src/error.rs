@@ -18,11 +18,7 @@
 //! # assert_eq!(advice(&missing), "copy config.json into models/a");
 //! ```
 
-use std::{
-    error::Error,
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::{error::Error, io, sync::Arc};
 
 use candle_core::DType;
 use thiserror::Error;
@@ -136,6 +132,12 @@ pub enum LoadError {
         /// The format to run in.
         wanted: DType,
     },
+    /// Weights cannot be converted to the number format that the source asks for.
+    #[error("models cannot run in {dtype:?}; choose F32, F16, BF16 or F64")]
+    UnsupportedRunDtype {
+        /// The format asked for.
+        dtype: DType,
+    },
     /// The model is larger than what the memory budget leaves.
     #[error(
         "{needed} bytes are needed, but {in_use} of the budget of {budget} bytes are in use; \
@@ -165,8 +167,17 @@ pub enum LoadError {
         /// Why.
         source: BoxedSource,
     },
+    /// The threads that read models could not be started.
+    #[error("the threads that read models could not be started; the system may have too many")]
+    Threads {
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The load ended before it was done, with the threads that worked on it.
+    #[error("the load ended before it was done; load again")]
+    Interrupted,
     /// The device's thread ended while it held the model.
-    #[error("the device's thread ended while it held the model")]
+    #[error("the device's thread ended while it held the model; load again")]
     DeviceLost,
     /// The pipeline could not be put together from its weights.
     #[error("failed to build the pipeline")]
@@ -182,8 +193,8 @@ pub enum LoadError {
         /// The panic's message.
         message: String,
     },
-    /// The platform has no threads or no files.
-    #[error("models cannot be loaded on this platform")]
+    /// The platform, the web or Android, is not supported yet.
+    #[error("models cannot be loaded on this platform yet")]
     Unsupported,
 }
 
@@ -204,7 +215,7 @@ impl LoadError {
         }
     }
 
-    /// Any other reason why a pipeline cannot be built, for pipelines of your own.
+    /// Wraps any other reason why a pipeline cannot be built, for pipelines of your own.
     pub fn build(source: impl Into<BoxedSource>) -> Self {
         Self::Build {
             source: source.into(),
@@ -270,7 +281,27 @@ pub enum InferError {
 }
 
 impl InferError {
-    /// Any other reason, for pipelines of your own.
+    /// Refuses a field of a request, for pipelines of your own.
+    ///
+    /// ```
+    /// use bevy_candle::InferError;
+    ///
+    /// let error = InferError::invalid_request("steps", 0, "at least one step");
+    /// assert_eq!(error.to_string(), "`steps` is 0, but the model needs at least one step");
+    /// ```
+    pub fn invalid_request(
+        field: &'static str,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::InvalidRequest {
+            field,
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// Wraps any other reason, for pipelines of your own.
     pub fn failed(source: impl Into<BoxedSource>) -> Self {
         Self::Failed(Arc::from(source.into()))
     }
@@ -282,7 +313,7 @@ impl From<candle_core::Error> for InferError {
     }
 }
 
-/// An error and its causes on one line: `failed to read `a`: permission denied`.
+/// Prints an error and its causes on one line.
 ///
 /// ```
 /// use bevy_candle::{ErrorChain, LoadError};
@@ -302,17 +333,4 @@ impl std::fmt::Display for ErrorChain<'_> {
         }
         Ok(())
     }
-}
-
-/// The text of a caught panic.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
-}
-
-/// What a lock guards stays usable after a panic elsewhere: every guarded value here is whole
-/// after each statement.
-pub(crate) fn unpoison<T>(poisoned: PoisonError<T>) -> T {
-    poisoned.into_inner()
 }

@@ -81,6 +81,7 @@ mod lifeline;
 mod loader;
 mod manager;
 mod memory;
+mod panics;
 mod pipeline;
 mod plugin;
 mod schedule;

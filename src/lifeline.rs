@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 
 use async_channel::{Receiver, Sender, bounded};
+use futures_lite::future::{or, pending};
+
+use crate::panics::drop_guarded;
 
 /// The owner's end: dropping it tells every [`Watch`].
 #[derive(Debug)]
@@ -12,24 +15,62 @@ pub(crate) struct Lifeline {
 
 /// The worker's end: it can be asked between chunks, and awaited.
 #[derive(Clone, Debug)]
-pub(crate) struct Watch(Receiver<Infallible>);
+pub(crate) struct Watch {
+    own: Receiver<Infallible>,
+    /// What it depends on besides: a load ends with its app.
+    other: Option<Receiver<Infallible>>,
+}
 
 impl Lifeline {
     pub(crate) fn new() -> (Self, Watch) {
         let (sender, receiver) = bounded(1);
-        (Self { _sender: sender }, Watch(receiver))
+        let watch = Watch {
+            own: receiver,
+            other: None,
+        };
+        (Self { _sender: sender }, watch)
     }
 }
 
 impl Watch {
-    /// Whether the owner has let go.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.0.is_closed()
+    /// Watches another owner, too.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self {
+            other: Some(other.own.clone()),
+            ..self
+        }
     }
 
-    /// Ends when the owner lets go.
+    /// Whether an owner has let go.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.own.is_closed() || self.other.as_ref().is_some_and(Receiver::is_closed)
+    }
+
+    /// Ends when an owner lets go.
     pub(crate) async fn cut(&self) {
-        while self.0.recv().await.is_ok() {}
+        let other = async {
+            match &self.other {
+                Some(other) => closed(other).await,
+                None => pending().await,
+            }
+        };
+        or(closed(&self.own), other).await;
+    }
+}
+
+async fn closed(receiver: &Receiver<Infallible>) {
+    while receiver.recv().await.is_ok() {}
+}
+
+/// A receiver whose messages are dropped with it, and not with the last sender on some other thread.
+pub(crate) struct DrainOnDrop<T>(pub(crate) Receiver<T>);
+
+impl<T> Drop for DrainOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.close();
+        while let Ok(message) = self.0.try_recv() {
+            drop_guarded("a message that nobody took", message);
+        }
     }
 }
 
@@ -48,5 +89,31 @@ mod tests {
         drop(lifeline);
         assert!(watch.is_cut() && other.is_cut());
         block_on(other.cut());
+    }
+
+    #[test]
+    fn a_watch_of_two_lifelines_ends_with_either() {
+        for first in [true, false] {
+            let ((load, watch), (app, app_watch)) = (Lifeline::new(), Lifeline::new());
+            let watch = watch.and(&app_watch);
+            assert!(!watch.is_cut());
+            let _other = if first {
+                (drop(load), app).1
+            } else {
+                (drop(app), load).1
+            };
+            assert!(watch.is_cut());
+            block_on(watch.cut());
+        }
+    }
+
+    #[test]
+    fn what_is_left_in_a_drained_channel_goes_with_its_receiver() {
+        let (sender, receiver) = async_channel::unbounded();
+        let value = std::sync::Arc::new(());
+        sender.try_send(value.clone()).expect("it is open");
+        drop(DrainOnDrop(receiver));
+        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+        assert!(sender.try_send(value).is_err());
     }
 }

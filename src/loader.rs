@@ -22,32 +22,35 @@ use bevy::{
     tasks::{AsyncComputeTaskPool, Task, TaskPool},
 };
 
+use candle_core::DType;
+
 use crate::{
     DeviceChoice, LoadError, ModelSource, Pipeline, ResourceManager,
     device::DeviceThread,
     infer::Job,
-    lifeline::Lifeline,
+    lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
+    threads::deadline_in,
 };
 
+mod batch;
 mod cast;
+mod load_steps;
 mod owner;
 mod plan;
 mod progress;
 mod readers;
-mod reading;
 mod safetensors;
-mod steps;
 mod task;
 mod ticket;
 mod weights;
 
-use owner::Hire;
+pub use load_steps::LoadSteps;
+use owner::{OwnerSetup, spawn_owner};
 pub use plan::Plan;
 pub(crate) use progress::ProgressCell;
 pub use progress::{LoadPhase, Progress};
 use readers::Readers;
-pub use steps::LoadSteps;
 use task::LoadTask;
 pub(crate) use ticket::Gone;
 
@@ -57,6 +60,9 @@ pub(crate) use ticket::Gone;
 /// `start` returns.
 #[derive(Resource)]
 pub struct LoaderService {
+    /// Ends all loads of the app. The first field: a world that is torn down drops resources in any
+    /// order, and the threads can only be joined when nothing is wanted of them any more.
+    app: (Lifeline, Watch),
     /// The folder that relative model paths start at.
     root: PathBuf,
     device: DeviceChoice,
@@ -104,6 +110,7 @@ impl LoaderService {
         memory: ResourceManager,
     ) -> Self {
         Self {
+            app: Lifeline::new(),
             root,
             device: plugin.device,
             threads: plugin.threads,
@@ -128,10 +135,13 @@ impl LoaderService {
     }
 
     fn executors(&mut self) -> Result<&Executors, LoadError> {
+        if cfg!(any(target_family = "wasm", target_os = "android")) {
+            return Err(LoadError::Unsupported);
+        }
         let running = match self.executors.take() {
             Some(running) => running,
             None => Executors {
-                readers: Readers::shared()?,
+                readers: Readers::shared(self.shutdown_timeout)?,
                 device: DeviceThread::shared(self.device, self.threads, self.shutdown_timeout)?,
             },
         };
@@ -145,23 +155,26 @@ impl LoaderService {
         generation: u64,
         mailbox: Mailbox<P>,
     ) -> Option<Load<P>> {
-        let (files, dtype, memory) = (
-            source.open(&self.root),
-            source.run_dtype(),
-            self.memory.clone(),
-        );
-        let executors = match self.executors() {
-            Ok(executors) => executors,
-            Err(error) => {
-                mailbox.send(Event::Gone(Gone::without_memory(generation, error)));
-                return None;
-            }
-        };
+        self.try_start(source, generation, mailbox.clone())
+            .map_err(|error| mailbox.send(Event::Gone(Gone::without_memory(generation, error))))
+            .ok()
+    }
+
+    fn try_start<P: Pipeline>(
+        &mut self,
+        source: &ModelSource,
+        generation: u64,
+        mailbox: Mailbox<P>,
+    ) -> Result<Load<P>, LoadError> {
+        let (files, dtype) = (source.open(&self.root), runnable(source.run_dtype())?);
         let (lifeline, watch) = Lifeline::new();
+        let watch = watch.and(&self.app.1);
+        let memory = self.memory.clone();
+        let executors = self.executors()?;
         let (jobs, queue) = async_channel::unbounded();
         let progress = Arc::new(ProgressCell::default());
         let signal = mailbox.signal();
-        let hire = Hire {
+        let setup = OwnerSetup {
             generation,
             watch,
             dtype,
@@ -169,9 +182,9 @@ impl LoaderService {
             jobs: queue,
             mailbox,
         };
-        let owner = owner::hire::<P>(&executors.device.handle(), hire);
+        let owner = spawn_owner::<P>(&executors.device.handle(), setup);
         let readers = executors.readers.handle();
-        let load = LoadTask::<P> {
+        let task = LoadTask::<P> {
             files,
             dtype,
             memory,
@@ -181,11 +194,11 @@ impl LoaderService {
             owner,
         };
         let pool = AsyncComputeTaskPool::get_or_init(TaskPool::default);
-        Some(Load {
+        Ok(Load {
+            _lifeline: lifeline,
             jobs,
             progress,
-            _lifeline: lifeline,
-            _task: pool.spawn(load.run()),
+            _task: pool.spawn(task.run()),
         })
     }
 
@@ -194,11 +207,25 @@ impl LoaderService {
         let Some(Executors { readers, device }) = self.executors.take() else {
             return;
         };
-        if let Some(mut readers) = Arc::into_inner(readers) {
-            readers.end(deadline);
-        }
-        if let Some(mut device) = Arc::into_inner(device) {
-            device.end(deadline);
-        }
+        let (mut readers, mut device) = (Arc::into_inner(readers), Arc::into_inner(device));
+        readers.iter_mut().for_each(Readers::stop);
+        device.iter_mut().for_each(DeviceThread::stop);
+        // Threads that are idle need a moment to end, even where a stuck one has used up the time.
+        let deadline = deadline.max(deadline_in(GRACE));
+        device.iter_mut().for_each(|device| device.join(deadline));
+        readers
+            .iter_mut()
+            .for_each(|readers| readers.join(deadline));
+    }
+}
+
+/// How long idle threads have to end.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Weights are converted to floats only.
+fn runnable(dtype: DType) -> Result<DType, LoadError> {
+    match dtype {
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(dtype),
+        _ => Err(LoadError::UnsupportedRunDtype { dtype }),
     }
 }

@@ -34,7 +34,7 @@ use bevy::prelude::*;
 use crossbeam_channel::{Receiver, unbounded};
 
 use crate::{
-    InferError, ModelSource, ModelState, Pipeline, PipelineManager, StateManager,
+    InferError, ModelSource, ModelState, Pipeline, PipelineManager, StateManager, Wish,
     infer::{End, Job},
     loader::Gone,
     signal::Signal,
@@ -46,7 +46,7 @@ mod shutdown;
 mod status;
 mod wishes;
 
-pub(crate) use mailbox::{Event, Mailbox};
+pub(crate) use mailbox::{Built, Event, Mailbox};
 pub(crate) use reconcile::reconcile;
 pub(crate) use shutdown::{let_go, wait_for_memory};
 pub use status::ModelStatus;
@@ -77,9 +77,11 @@ pub struct ModelManager<P: Pipeline> {
     waiting: VecDeque<Job<P>>,
     mailbox: Mailbox<P>,
     received: Receiver<Event<P>>,
-    built: Option<Option<UVec2>>,
+    built: Option<Built>,
     gone: Option<Gone>,
     failed_at: Option<Instant>,
+    /// Jobs that ended while the app waited for its models to end.
+    late_ends: Vec<End<P>>,
     /// The app ends: nothing is wanted any more.
     closed: bool,
 }
@@ -107,6 +109,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             built: None,
             gone: None,
             failed_at: None,
+            late_ends: Vec::new(),
             closed: false,
         }
     }
@@ -148,9 +151,14 @@ impl<P: Pipeline> ModelManager<P> {
         self.pipeline.settings_mut()
     }
 
-    /// Returns what holds the loaded pipeline's ticket.
+    /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
     pub fn pipeline(&self) -> &PipelineManager<P> {
         &self.pipeline
+    }
+
+    /// Whether the app ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     fn asked(&mut self) {
@@ -172,20 +180,17 @@ impl<P: Pipeline> ModelManager<P> {
     /// Takes in what the workers have sent, and returns the jobs that have ended.
     pub(crate) fn collect(&mut self) -> Vec<End<P>> {
         self.refuse_hopeless_jobs();
-        let mut ends = Vec::new();
+        let mut ends = std::mem::take(&mut self.late_ends);
         for event in self.received.try_iter() {
             match event {
-                Event::Built {
-                    generation,
-                    sample_size,
-                } if generation == self.status.generation => {
-                    self.built = Some(sample_size);
+                Event::Built(built) if built.generation == self.status.generation => {
+                    self.built = Some(built);
                 }
                 Event::Gone(gone) if gone.generation == self.status.generation => {
                     self.gone = Some(gone);
                 }
                 Event::End(end) => ends.push(end),
-                Event::Built { .. } | Event::Gone(_) => {}
+                Event::Built(_) | Event::Gone(_) => {}
             }
         }
         ends
@@ -194,18 +199,32 @@ impl<P: Pipeline> ModelManager<P> {
     /// Ends the jobs that wait for a model which will not come.
     fn refuse_hopeless_jobs(&mut self) {
         self.waiting.retain(Job::is_wanted);
-        if self.wishes.wish().is_load() {
+        if self.is_model_coming() {
             return;
         }
-        let failed = (self.machine.state() == ModelState::Failed)
-            .then(|| self.status.last_error.clone())
-            .flatten();
+        let has_failed = self.machine.state() == ModelState::Failed;
+        let reason = has_failed.then(|| self.status.last_error.clone()).flatten();
         for job in self.waiting.drain(..) {
             job.refuse(
-                failed
+                reason
                     .clone()
                     .map_or(InferError::NotLoaded, InferError::ModelFailed),
             );
         }
+    }
+
+    /// Whether a load is wanted that starts by itself. A failed model that is wanted again before its
+    /// time has failed, as far as jobs are concerned.
+    fn is_model_coming(&self) -> bool {
+        let wish = self.wishes.wish();
+        let too_soon = self.machine.state() == ModelState::Failed
+            && wish == Wish::Current
+            && !self.is_retry_due();
+        wish.is_load() && !too_soon && !self.closed
+    }
+
+    fn is_retry_due(&self) -> bool {
+        self.failed_at
+            .is_none_or(|failed| failed.elapsed() >= RETRY_AFTER)
     }
 }

@@ -8,12 +8,12 @@ use bevy::{
     prelude::*,
 };
 
-use crate::{device::deadline_in, loader::LoaderService, signal::Signal};
+use crate::{loader::LoaderService, signal::Signal, threads::deadline_in};
 
 /// The system sets of this crate, in their order.
 ///
-/// The first three stand for one system in [`PreUpdate`], which runs only in frames with news; order
-/// systems of your own before or after any of them there. What a game asks for in a frame shows in the
+/// The first three stand for one system in [`PreUpdate`], which runs only in frames with news. Systems
+/// of your own go before it or after it; nothing fits between the three. What a game asks for in a frame shows in the
 /// next frame, and from then on for the whole of [`Update`].
 #[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -82,7 +82,7 @@ pub(crate) fn add_schedules(app: &mut App) {
     order.insert_startup_before(PreStartup, EnterFirstStates);
     order.insert_after(Last, WatchForExit);
     let run_lifecycle = run_lifecycle
-        .run_if(|signal: Res<Signal>| signal.take())
+        .run_if(|signal: Res<Signal>| signal.is_raised())
         .in_set(CandleSystems::Deliver)
         .in_set(CandleSystems::Reconcile)
         .in_set(CandleSystems::Transition);
@@ -95,7 +95,10 @@ pub(crate) fn add_schedules(app: &mut App) {
         .add_systems(CandleShutdown, end_threads.in_set(CandleSystems::Join));
 }
 
+/// News are taken here and not in the condition, which Bevy asks even where a game's own condition on
+/// one of the sets says no.
 fn run_lifecycle(world: &mut World) {
+    world.resource::<Signal>().take();
     world.run_schedule(ModelLifecycle);
 }
 

@@ -18,6 +18,10 @@ impl Signal {
         self.0.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// Takes the news: what is raised from now on counts for the next time.
     pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)

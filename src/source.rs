@@ -76,7 +76,7 @@ pub use memory::MemoryFiles;
 /// # assert!(files.read_at("a.txt", 4, &mut buf).is_err());
 /// ```
 pub trait ModelFiles: Send + Sync {
-    /// Lists every file of the model.
+    /// Lists the files of the model, for pipelines that look for them.
     ///
     /// # Errors
     /// [`LoadError::FolderMissing`] or [`LoadError::Io`] where the listing itself fails.
@@ -96,7 +96,7 @@ pub trait ModelFiles: Send + Sync {
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError>;
 }
 
-/// Names a model: the path or the id of its source, and what was asked for besides.
+/// Names a model: the path or the id of its source. The number format and the variant are not in it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelId(Arc<str>);
 
@@ -169,8 +169,8 @@ impl ModelSource {
         }
     }
 
-    /// Sets the number format that the weights run in (default [`DType::F32`]). They are converted
-    /// while they are read.
+    /// Sets the number format that the weights run in: [`DType::F32`], which is the default, `F16`, `BF16`
+    /// or `F64`. They are converted while they are read. Others fail to load.
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);
@@ -262,15 +262,16 @@ struct VariantFiles {
 }
 
 impl VariantFiles {
+    /// The name with the variant, unless there is no such file. One that cannot be read is not passed
+    /// over: it fails with its own name.
     fn real_name(&self, name: &str) -> String {
-        let with_variant = name
-            .rsplit_once('.')
-            .map(|(stem, ext)| format!("{stem}.{}.{ext}", self.variant));
-        match with_variant {
-            Some(variant) if name.ends_with(".safetensors") && self.files.len(&variant).is_ok() => {
-                variant
-            }
-            _ => name.to_owned(),
+        let Some(stem) = name.strip_suffix(".safetensors") else {
+            return name.to_owned();
+        };
+        let variant = format!("{stem}.{}.safetensors", self.variant);
+        match self.files.len(&variant) {
+            Err(LoadError::FileMissing { .. }) => name.to_owned(),
+            _ => variant,
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread::{Builder, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -65,6 +65,13 @@ impl Threads {
     }
 }
 
+/// A deadline that is `timeout` away, or a day where that overflows the clock.
+pub(crate) fn deadline_in(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout)
+        .unwrap_or_else(|| now + Duration::from_secs(86_400))
+}
+
 fn lower_priority() {
     let priority = PRIORITY.try_into().expect("the priority is below 100");
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
@@ -81,11 +88,7 @@ impl<K: PartialEq, T> Shared<K, T> {
     }
 
     /// Returns the living one, or makes it.
-    pub(crate) fn get<E>(
-        &self,
-        key: K,
-        make: impl FnOnce() -> Result<T, E>,
-    ) -> Result<std::sync::Arc<T>, E> {
+    pub(crate) fn get<E>(&self, key: K, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(_, weak)| weak.strong_count() > 0);
         let living = known
@@ -95,16 +98,14 @@ impl<K: PartialEq, T> Shared<K, T> {
         if let Some(living) = living {
             return Ok(living);
         }
-        let made = std::sync::Arc::new(make()?);
-        known.push((key, std::sync::Arc::downgrade(&made)));
+        let made = Arc::new(make()?);
+        known.push((key, Arc::downgrade(&made)));
         Ok(made)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -17,11 +17,12 @@ use futures_lite::future;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::{error, warn};
 
-use super::{DeviceChoice, IS_DEVICE_THREAD, deadline_in, default_threads};
+use super::{DeviceChoice, IS_DEVICE_THREAD, default_threads};
 use crate::{
     LoadError,
-    error::panic_message,
-    threads::{Shared, Threads},
+    lifeline::DrainOnDrop,
+    panics::{drop_guarded, guarded, panic_message},
+    threads::{Shared, Threads, deadline_in},
 };
 
 /// All device threads of the process, one a device, for all its apps.
@@ -94,7 +95,7 @@ impl DeviceThread {
             })?;
         let (commands, received) = unbounded();
         let (stop, stopped) = bounded(1);
-        pool.spawn(move || own_device(choice, &received, &stopped));
+        pool.spawn(move || own_device(choice, DrainOnDrop(received), &stopped));
         Ok(Self {
             handle: DeviceHandle { commands },
             stop: Some(stop),
@@ -108,12 +109,14 @@ impl DeviceThread {
         self.handle.clone()
     }
 
-    /// Ends the thread. What it still holds is dropped there.
-    pub(crate) fn end(&mut self, deadline: Instant) {
-        if self.stop.take().is_none() {
-            return;
-        }
+    /// Asks the thread to end. What it still holds is dropped there.
+    pub(crate) fn stop(&mut self) {
+        self.stop = None;
         self.pool = None;
+    }
+
+    /// Waits for the end, at most until the deadline.
+    pub(crate) fn join(&mut self, deadline: Instant) {
         for name in self.threads.join(deadline) {
             warn!("the thread {name} did not end in time, and is left behind");
         }
@@ -122,41 +125,79 @@ impl DeviceThread {
 
 impl Drop for DeviceThread {
     fn drop(&mut self) {
-        self.end(deadline_in(self.shutdown_timeout));
+        self.stop();
+        self.join(deadline_in(self.shutdown_timeout));
     }
+}
+
+/// What the device thread does next.
+enum Turn {
+    Stop,
+    Run(Command),
+    /// One step of one model was taken.
+    Stepped,
 }
 
 /// The life of the device thread: open the device, run commands and futures, drop what is left.
-fn own_device(choice: DeviceChoice, commands: &Receiver<Command>, stopped: &Receiver<Infallible>) {
+fn own_device(
+    choice: DeviceChoice,
+    commands: DrainOnDrop<Command>,
+    stopped: &Receiver<Infallible>,
+) {
     IS_DEVICE_THREAD.set(true);
     let context = DeviceContext {
         choice,
-        device: choice.open().map_err(|error| Arc::new(error) as _),
+        device: open(choice),
         executor: Rc::new(LocalExecutor::new()),
     };
-    let serve = async {
-        while let Ok(command) = commands.recv().await {
-            guarded(|| command(&context));
+    future::block_on(async {
+        loop {
+            match next_turn(&context, &commands, stopped).await {
+                Turn::Stop => break,
+                Turn::Run(command) => {
+                    guarded("a command of the device thread", || command(&context))
+                }
+                Turn::Stepped => {}
+            }
         }
-    };
-    let stop = async { while stopped.recv().await.is_ok() {} };
-    future::block_on(context.executor.run(future::or(stop, serve)));
-    // Commands may hold what must not be dropped elsewhere.
-    commands.close();
-    while let Ok(command) = commands.try_recv() {
-        guarded(|| drop(command));
-    }
-    guarded(|| drop(context));
+    });
+    drop(commands);
+    drop_guarded("what was left on the device thread", context);
     IS_DEVICE_THREAD.set(false);
 }
 
-/// A panic in one command is no reason to end the others.
-fn guarded(run: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        error!(
-            "a panic was caught on the device thread: {}",
-            panic_message(&*panic)
-        );
+/// Asked before every step, in this order: a busy model must not hold up the end, a load or a release.
+async fn next_turn(
+    context: &DeviceContext,
+    commands: &DrainOnDrop<Command>,
+    stopped: &Receiver<Infallible>,
+) -> Turn {
+    let stop = async {
+        while stopped.recv().await.is_ok() {}
+        Turn::Stop
+    };
+    let command = async {
+        match commands.0.recv().await {
+            Ok(command) => Turn::Run(command),
+            Err(_) => future::pending().await,
+        }
+    };
+    let step = async {
+        context.executor.tick().await;
+        Turn::Stepped
+    };
+    future::or(stop, future::or(command, step)).await
+}
+
+/// Drivers have been seen to panic where a device is missing.
+fn open(choice: DeviceChoice) -> Result<Device, Arc<dyn Error + Send + Sync>> {
+    let opened = catch_unwind(AssertUnwindSafe(|| choice.open()));
+    match opened {
+        Ok(device) => device.map_err(|error| Arc::new(error) as _),
+        Err(panic) => {
+            let error: Box<dyn Error + Send + Sync> = panic_message(&*panic).into();
+            Err(error.into())
+        }
     }
 }
 
@@ -239,7 +280,8 @@ mod tests {
             };
             context.executor.spawn(forever).detach();
         });
-        device.end(soon());
+        device.stop();
+        device.join(soon());
         assert_eq!(rx.try_recv(), Ok(true));
         let late = Tell(tx);
         device.handle().run(move |_| drop(late));

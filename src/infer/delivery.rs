@@ -14,10 +14,10 @@ pub(crate) fn deliver<P: Pipeline>(world: &mut World, jobs: &mut QueryState<(Ent
     for (entity, id) in news {
         step::<P>(world, entity, id);
     }
-    let ends = world
-        .resource_mut::<ModelManager<P>>()
-        .bypass_change_detection()
-        .collect();
+    let Some(mut manager) = world.get_resource_mut::<ModelManager<P>>() else {
+        return;
+    };
+    let ends = manager.bypass_change_detection().collect();
     for end in ends {
         self::end(world, end);
     }

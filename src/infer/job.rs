@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     InferError, Pipeline,
-    error::panic_message,
     lifeline::Watch,
     manager::{Event, Mailbox},
+    panics::{drop_guarded, panic_message},
 };
 
 /// What the model gets: host data only.
@@ -109,13 +109,18 @@ impl<P: Pipeline> Job<P> {
             return;
         }
         let steps = Steps::new(settings, reporter);
-        let run = AssertUnwindSafe(async { pipeline.infer(request, steps).await });
-        let done = async { Some(run.catch_unwind().await) };
+        let mut run = Box::pin(
+            AssertUnwindSafe(async { pipeline.infer(request, steps).await }).catch_unwind(),
+        );
+        let done = async { Some(run.as_mut().await) };
         let unwanted = async {
             watch.cut().await;
             None
         };
-        match future::or(unwanted, done).await {
+        let ended = future::or(unwanted, done).await;
+        // The job's memory goes before its end is told, and its drop cannot take the model with it.
+        drop_guarded("a job's drop", run);
+        match ended {
             Some(Ok(result)) => end.send(result),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),
             None => {}

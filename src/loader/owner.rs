@@ -1,33 +1,29 @@
 //! The owner of a load: a future on the device thread that keeps the tensors, builds the pipeline,
 //! runs its jobs, and drops everything there.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use async_channel::{Receiver, Sender, unbounded};
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use futures_lite::{FutureExt, future};
-use tracing::error;
+use futures_lite::future;
 
 use super::{
     cast::HostTensor,
+    load_steps::LoadSteps,
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
-    steps::LoadSteps,
     ticket::Ticket,
     weights::Weights,
 };
 use crate::{
     LoadError, Pipeline,
     device::{DeviceContext, DeviceHandle},
-    error::panic_message,
     infer::Job,
-    lifeline::Watch,
-    manager::{Event, Mailbox},
+    lifeline::{DrainOnDrop, Watch},
+    manager::{Built, Event, Mailbox},
     memory,
+    panics::{caught_async, drop_guarded},
 };
 
 /// What the readers and the load task send to the owner.
@@ -47,8 +43,8 @@ pub(super) struct Arrived {
     pub(super) _ticket: Arc<Ticket>,
 }
 
-/// What a new owner needs.
-pub(super) struct Hire<P: Pipeline> {
+/// What an owner needs.
+pub(super) struct OwnerSetup<P: Pipeline> {
     pub(super) generation: u64,
     pub(super) watch: Watch,
     pub(super) dtype: DType,
@@ -58,54 +54,45 @@ pub(super) struct Hire<P: Pipeline> {
 }
 
 /// How the load task reaches the owner. It keeps nothing alive.
-pub(super) struct ToHired<C> {
+pub(super) struct OwnerLink<C> {
     pub(super) inbox: Sender<ToOwner<C>>,
     pub(super) ticket: Weak<Ticket>,
 }
 
 /// Starts the owner of a load on the device thread.
-pub(super) fn hire<P: Pipeline>(device: &DeviceHandle, hire: Hire<P>) -> ToHired<P::Config> {
+pub(super) fn spawn_owner<P: Pipeline>(
+    device: &DeviceHandle,
+    setup: OwnerSetup<P>,
+) -> OwnerLink<P::Config> {
     let (inbox, received) = unbounded();
-    let mailbox = hire.mailbox.clone();
+    let mailbox = setup.mailbox.clone();
     let tell = move |gone| mailbox.send(Event::Gone(gone));
     let ticket = Arc::new(Ticket::new(
-        hire.generation,
-        hire.watch.clone(),
+        setup.generation,
+        setup.watch.clone(),
         device.clone(),
         tell,
     ));
-    let hired = ToHired {
+    let link = OwnerLink {
         inbox,
         ticket: Arc::downgrade(&ticket),
     };
     let owner = Owner {
-        inbox: Emptied(received),
-        jobs: Emptied(hire.jobs.clone()),
-        hire,
+        inbox: DrainOnDrop(received),
+        jobs: DrainOnDrop(setup.jobs.clone()),
+        setup,
         ticket,
     };
     device.run(move |context| owner.begin(context));
-    hired
+    link
 }
 
 /// The ticket is the last field: it is dropped last.
 struct Owner<P: Pipeline> {
-    inbox: Emptied<ToOwner<P::Config>>,
-    jobs: Emptied<Job<P>>,
-    hire: Hire<P>,
+    inbox: DrainOnDrop<ToOwner<P::Config>>,
+    jobs: DrainOnDrop<Job<P>>,
+    setup: OwnerSetup<P>,
     ticket: Arc<Ticket>,
-}
-
-/// A receiver whose messages are dropped with it, and not with the last sender somewhere else.
-struct Emptied<T>(Receiver<T>);
-
-impl<T> Drop for Emptied<T> {
-    fn drop(&mut self) {
-        self.0.close();
-        while let Ok(message) = self.0.try_recv() {
-            drop(message);
-        }
-    }
 }
 
 impl<P: Pipeline> Owner<P> {
@@ -129,47 +116,44 @@ impl<P: Pipeline> Owner<P> {
             ticket,
             inbox,
             jobs,
-            hire,
+            setup,
         } = self;
-        let watch = hire.watch.clone();
-        let mut life = Box::pin(live(&inbox, &jobs, &hire, &device));
+        let watch = setup.watch.clone();
+        let mut life = Box::pin(live(&inbox, &jobs, &setup, &device));
         let unwanted = async {
             watch.cut().await;
             Ok(())
         };
-        if let Err(error) = future::or(unwanted, life.as_mut()).await {
-            ticket.fail(error);
+        match future::or(unwanted, life.as_mut()).await {
+            Ok(()) => {
+                memory::settle(&device);
+                ticket.before_release(&device);
+            }
+            // What failed has been dropped already: there is nothing to measure.
+            Err(error) => ticket.fail(error),
         }
-        memory::settle(&device);
-        ticket.before_release(&device);
-        // A panic in a pipeline's own `Drop` must not take the ticket with it.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(life))) {
-            error!(
-                "a pipeline panicked while it was dropped: {}",
-                panic_message(&*panic)
-            );
-        }
-        drop((inbox, jobs, hire));
+        drop_guarded("a pipeline's drop", life);
+        drop((inbox, jobs, setup));
         drop(ticket);
     }
 }
 
 /// From the first tensor to the last job.
 async fn live<P: Pipeline>(
-    inbox: &Emptied<ToOwner<P::Config>>,
-    jobs: &Emptied<Job<P>>,
-    hire: &Hire<P>,
+    inbox: &DrainOnDrop<ToOwner<P::Config>>,
+    jobs: &DrainOnDrop<Job<P>>,
+    setup: &OwnerSetup<P>,
     device: &Device,
 ) -> Result<(), LoadError> {
     let (config, weights) = collect(inbox, device).await?;
-    let weights = weights.into_var_builder(hire.dtype, device.clone());
-    let pipeline = build::<P>(config, weights, hire).await?;
-    hire.progress.enter(LoadPhase::Done);
-    let sample_size = caught("sample_size", async { Ok(pipeline.sample_size()) }).await?;
-    hire.mailbox.send(Event::Built {
-        generation: hire.generation,
+    let weights = weights.into_var_builder(setup.dtype, device.clone());
+    let pipeline = build::<P>(config, weights, setup).await?;
+    setup.progress.enter(LoadPhase::Done);
+    let sample_size = caught_async("sample_size", async { Ok(pipeline.sample_size()) }).await?;
+    setup.mailbox.send(Event::Built(Built {
+        generation: setup.generation,
         sample_size,
-    });
+    }));
     while let Ok(job) = jobs.0.recv().await {
         job.run(&pipeline).await;
     }
@@ -178,7 +162,7 @@ async fn live<P: Pipeline>(
 
 /// Puts the tensors on the device as they arrive, until all are there.
 async fn collect<C>(
-    inbox: &Emptied<ToOwner<C>>,
+    inbox: &DrainOnDrop<ToOwner<C>>,
     device: &Device,
 ) -> Result<(C, Weights), LoadError> {
     let mut weights = Weights::default();
@@ -198,35 +182,25 @@ async fn collect<C>(
 async fn build<P: Pipeline>(
     config: P::Config,
     weights: VarBuilder<'static>,
-    hire: &Hire<P>,
+    setup: &OwnerSetup<P>,
 ) -> Result<P, LoadError> {
     let steps = LoadSteps::default();
-    hire.enter(LoadPhase::Building);
-    let pipeline = caught("build", async { P::build(config, weights, &steps).await }).await?;
-    hire.enter(LoadPhase::WarmingUp);
-    caught("warm_up", async { pipeline.warm_up(&steps).await }).await?;
-    Ok(pipeline)
+    setup.enter(LoadPhase::Building);
+    let pipeline = caught_async("build", async { P::build(config, weights, &steps).await }).await?;
+    setup.enter(LoadPhase::WarmingUp);
+    match caught_async("warm_up", async { pipeline.warm_up(&steps).await }).await {
+        Ok(()) => Ok(pipeline),
+        Err(error) => {
+            // Its reason must not get lost in a panic of the drop.
+            drop_guarded("a pipeline's drop", pipeline);
+            Err(error)
+        }
+    }
 }
 
-impl<P: Pipeline> Hire<P> {
+impl<P: Pipeline> OwnerSetup<P> {
     fn enter(&self, phase: LoadPhase) {
         self.progress.enter(phase);
         self.mailbox.wake();
     }
-}
-
-/// Awaits a pipeline's code; a panic becomes an error.
-async fn caught<T>(
-    phase: &'static str,
-    work: impl Future<Output = Result<T, LoadError>>,
-) -> Result<T, LoadError> {
-    AssertUnwindSafe(work)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|panic| {
-            Err(LoadError::Panicked {
-                phase,
-                message: panic_message(&*panic),
-            })
-        })
 }

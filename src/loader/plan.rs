@@ -150,8 +150,8 @@ impl<C> Plan<C> {
     }
 }
 
-/// Stands for the run's own format while a plan is checked.
-const RUN_DTYPE: DType = DType::F32;
+/// Stands for the run's own format while a plan is checked: nobody asks for it otherwise.
+const RUN_DTYPE: DType = DType::F64;
 
 /// Answers with shapes, and remembers what was asked for.
 struct HeadersOnly {

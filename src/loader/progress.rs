@@ -9,7 +9,7 @@ pub enum LoadPhase {
     /// Configuration and weight headers are read.
     #[default]
     Planning,
-    /// The load waits for its part of the memory budget.
+    /// The load asks for its part of the memory budget. What does not fit fails: it does not wait yet.
     Waiting,
     /// Weights are read and converted.
     Reading,
@@ -32,7 +32,7 @@ impl LoadPhase {
     ];
 }
 
-/// How far a load is, in exact bytes of its files. Never goes back; `done` ends at `total` once.
+/// How far a load is, in exact bytes of the weights that it reads from its files. Never goes back; `done` ends at `total` once.
 ///
 /// ```
 /// use bevy_candle::Progress;

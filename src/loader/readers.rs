@@ -2,27 +2,22 @@
 
 use std::{
     convert::Infallible,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::available_parallelism,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{
     LoadError,
-    device::deadline_in,
-    error::panic_message,
-    threads::{Shared, Threads},
+    panics::{caught, drop_guarded, guarded},
+    threads::{Shared, Threads, deadline_in},
 };
 
 /// The readers of all apps of the process.
 static RUNNING: Shared<(), Readers> = Shared::new();
-
-/// How long a torn-down world waits for a read that does not end.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -31,6 +26,7 @@ pub(crate) struct Readers {
     handle: ReaderHandle,
     stop: Option<Sender<Infallible>>,
     threads: Threads,
+    shutdown_timeout: Duration,
 }
 
 /// Sends work to the readers. Clones may go anywhere; they do not keep the threads alive.
@@ -51,29 +47,16 @@ impl ReaderHandle {
     ) -> Result<T, LoadError> {
         let (tell, told) = async_channel::bounded(1);
         self.submit(move || drop(tell.try_send(caught(phase, work))));
-        told.recv().await.unwrap_or(Err(LoadError::DeviceLost))
+        told.recv().await.unwrap_or(Err(LoadError::Interrupted))
     }
-}
-
-/// Runs a pipeline's code; a panic becomes an error.
-pub(crate) fn caught<T>(
-    phase: &'static str,
-    work: impl FnOnce() -> Result<T, LoadError>,
-) -> Result<T, LoadError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(LoadError::Panicked {
-            phase,
-            message: panic_message(&*panic),
-        })
-    })
 }
 
 impl Readers {
-    pub(crate) fn shared() -> Result<Arc<Self>, LoadError> {
-        RUNNING.get((), Self::start)
+    pub(crate) fn shared(shutdown_timeout: Duration) -> Result<Arc<Self>, LoadError> {
+        RUNNING.get((), || Self::start(shutdown_timeout))
     }
 
-    fn start() -> Result<Self, LoadError> {
+    fn start(shutdown_timeout: Duration) -> Result<Self, LoadError> {
         let (work, queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let mut threads = Threads::new();
@@ -83,15 +66,13 @@ impl Readers {
                 .spawn(format!("candle-read-{number}"), move || {
                     read(&queue, &stopped);
                 })
-                .map_err(|error| LoadError::Device {
-                    device: "reader threads".into(),
-                    source: error.into(),
-                })?;
+                .map_err(|source| LoadError::Threads { source })?;
         }
         Ok(Self {
             handle: ReaderHandle(work),
             stop: Some(stop),
             threads,
+            shutdown_timeout,
         })
     }
 
@@ -99,11 +80,13 @@ impl Readers {
         self.handle.clone()
     }
 
-    /// Ends the threads; work that has not begun is dropped.
-    pub(crate) fn end(&mut self, deadline: Instant) {
-        if self.stop.take().is_none() {
-            return;
-        }
+    /// Asks the threads to end; work that has not begun is dropped.
+    pub(crate) fn stop(&mut self) {
+        self.stop = None;
+    }
+
+    /// Waits for the end, at most until the deadline.
+    pub(crate) fn join(&mut self, deadline: Instant) {
         for name in self.threads.join(deadline) {
             warn!("the thread {name} is held by a read that does not end, and is left behind");
         }
@@ -112,7 +95,8 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.end(deadline_in(PATIENCE));
+        self.stop();
+        self.join(deadline_in(self.shutdown_timeout));
     }
 }
 
@@ -126,22 +110,13 @@ fn read(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {
         select_biased! {
             recv(stopped) -> _ => break,
             recv(queue) -> work => match work {
-                Ok(work) => guarded(work),
+                Ok(work) => guarded("work of a reader", work),
                 Err(_) => break,
             },
         }
     }
     while let Ok(work) = queue.try_recv() {
-        guarded(|| drop(work));
-    }
-}
-
-fn guarded(work: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-        error!(
-            "a panic was caught on a reader thread: {}",
-            panic_message(&*panic)
-        );
+        drop_guarded("work of a reader", work);
     }
 }
 
@@ -153,7 +128,7 @@ mod tests {
 
     #[test]
     fn work_returns_its_result_its_error_or_its_panic() {
-        let readers = Readers::start().expect("threads");
+        let readers = Readers::start(Duration::from_secs(10)).expect("threads");
         let handle = readers.handle();
         assert_eq!(block_on(handle.run("plan", || Ok(7))).expect("a number"), 7);
         let error = block_on(handle.run::<()>("plan", || Err(LoadError::Unsupported)));
@@ -166,9 +141,10 @@ mod tests {
 
     #[test]
     fn readers_that_ended_answer_with_an_error_and_never_hang() {
-        let mut readers = Readers::start().expect("threads");
+        let mut readers = Readers::start(Duration::from_secs(10)).expect("threads");
         let handle = readers.handle();
-        readers.end(deadline_in(Duration::from_secs(10)));
+        readers.stop();
+        readers.join(deadline_in(Duration::from_secs(10)));
         drop(readers);
         assert!(block_on(handle.run("plan", || Ok(()))).is_err());
     }

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::DType;
 
 use super::{
-    owner::{ToHired, ToOwner},
+    batch::{Reading, batches, read_batch},
+    owner::{OwnerLink, ToOwner},
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
-    reading::{Reading, batches, read_batch},
 };
-use crate::{LoadError, ModelFiles, Pipeline, ResourceManager, signal::Signal};
+use crate::{LoadError, ModelFiles, Pipeline, ResourceManager, panics::caught, signal::Signal};
 
 /// Everything that one load needs, apart from memory.
 pub(super) struct LoadTask<P: Pipeline> {
@@ -22,7 +22,7 @@ pub(super) struct LoadTask<P: Pipeline> {
     pub(super) readers: ReaderHandle,
     pub(super) progress: Arc<ProgressCell>,
     pub(super) signal: Signal,
-    pub(super) owner: ToHired<P::Config>,
+    pub(super) owner: OwnerLink<P::Config>,
 }
 
 type Tensors = BTreeMap<Arc<str>, TensorPlan>;
@@ -50,8 +50,14 @@ impl<P: Pipeline> LoadTask<P> {
     }
 
     async fn plan(&self) -> Result<(P::Config, Tensors), LoadError> {
-        let files = self.files.clone();
-        let plan = self.readers.run("plan", move || P::plan(&*files)).await?;
+        let (files, ticket) = (self.files.clone(), self.owner.ticket.clone());
+        let plan = move || {
+            // Held while headers are in memory, and asked: a cancelled load is not planned.
+            let ticket = ticket.upgrade().filter(|ticket| ticket.is_wanted());
+            let _ticket = ticket.ok_or(LoadError::Interrupted)?;
+            caught("plan", || P::plan(&*files))
+        };
+        let plan = self.readers.run("plan", plan).await?;
         let (config, tensors) = plan.into_parts();
         self.progress
             .expect(tensors.values().map(TensorPlan::stored_bytes).sum());
@@ -65,11 +71,9 @@ impl<P: Pipeline> LoadTask<P> {
             .values()
             .map(|tensor| tensor.run_bytes(self.dtype))
             .sum();
-        let claim = self.memory.claim(needed)?;
+        let ticket = self.owner.ticket.upgrade().ok_or(LoadError::Interrupted)?;
+        ticket.keep(self.memory.claim(needed)?);
         self.progress.claim(needed);
-        if let Some(ticket) = self.owner.ticket.upgrade() {
-            ticket.keep(claim);
-        }
         Ok(())
     }
 
@@ -103,7 +107,7 @@ impl<P: Pipeline> LoadTask<P> {
         if unread == 0 {
             Ok(())
         } else {
-            Err(LoadError::DeviceLost)
+            Err(LoadError::Interrupted)
         }
     }
 

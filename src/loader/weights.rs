@@ -39,9 +39,14 @@ impl Weights {
 
     fn take(&self, name: &str) -> Result<Tensor, LoadError> {
         let mut tensors = self.tensors.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = || LoadError::MissingTensor {
-            tensor: name.into(),
-            files: "the model's weight files".into(),
+        let missing = || match self.names.contains(name) {
+            true => LoadError::build(format!(
+                "`build` asks for `{name}` more often than `Plan::check` did"
+            )),
+            false => LoadError::MissingTensor {
+                tensor: name.into(),
+                files: "the model's weight files".into(),
+            },
         };
         let kept = tensors.get_mut(name).ok_or_else(missing)?;
         match &mut kept.uses {

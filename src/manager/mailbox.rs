@@ -8,14 +8,17 @@ use crate::{Pipeline, infer::End, loader::Gone, signal::Signal};
 /// What workers tell a manager. Nothing in it holds a tensor, a pipeline or a device.
 pub(crate) enum Event<P: Pipeline> {
     /// The load is built and warmed up.
-    Built {
-        generation: u64,
-        sample_size: Option<UVec2>,
-    },
+    Built(Built),
     /// The load or the model has ended, and its memory is back.
     Gone(Gone),
     /// A job has ended.
     End(End<P>),
+}
+
+/// A model that is ready.
+pub(crate) struct Built {
+    pub(crate) generation: u64,
+    pub(crate) sample_size: Option<UVec2>,
 }
 
 /// Sends events to a manager, and makes its app look at them in the next frame.

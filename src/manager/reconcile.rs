@@ -5,18 +5,20 @@ use std::{any::type_name, sync::Arc, time::Instant};
 use bevy::prelude::*;
 use tracing::{debug, error};
 
-use super::{ModelManager, RETRY_AFTER};
+use super::ModelManager;
 use crate::{
     ErrorChain, Facts, LoadError, ModelAction, ModelId, ModelState, ModelTransition, Pipeline,
-    Progress, TransitionReason, loader::LoaderService,
+    Progress, TransitionReason,
+    loader::{Gone, LoaderService},
 };
 
 /// Takes at most one step. The manager counts as changed only where something did change.
 pub(crate) fn reconcile<P: Pipeline>(
-    mut manager: ResMut<ModelManager<P>>,
+    manager: Option<ResMut<ModelManager<P>>>,
     mut loader: ResMut<LoaderService>,
     mut transitions: MessageWriter<ModelTransition<P>>,
 ) {
+    let Some(mut manager) = manager else { return };
     let seen = manager.bypass_change_detection();
     if seen.closed {
         return;
@@ -49,9 +51,7 @@ impl<P: Pipeline> ModelManager<P> {
             wish: self.wishes.wish(),
             built: self.built.is_some(),
             ended: self.gone.as_ref().map(|gone| gone.ended()),
-            retry_due: self
-                .failed_at
-                .is_none_or(|failed| failed.elapsed() >= RETRY_AFTER),
+            retry_due: self.is_retry_due(),
         };
         let before = self.status.current_state;
         let step = self.machine.step(facts);
@@ -89,36 +89,43 @@ impl<P: Pipeline> ModelManager<P> {
             ModelState::Loading => {}
             ModelState::Loaded => self.become_loaded(),
             ModelState::Unloading => self.status.sample_size = None,
-            ModelState::Idle => drop(self.become_empty()),
+            ModelState::Idle => self.become_empty(),
             ModelState::Failed => self.become_failed(model_id.as_ref()),
         }
         ModelTransition::new(from, to, reason, model_id, self.status.generation)
     }
 
     fn become_loaded(&mut self) {
-        self.status.sample_size = self.built.take().flatten();
+        self.status.sample_size = self.built.take().and_then(|built| built.sample_size);
         for job in self.waiting.drain(..) {
             self.pipeline.run(job);
         }
     }
 
-    /// Returns why the model ended by itself, if it did.
-    fn become_empty(&mut self) -> Option<LoadError> {
+    fn become_empty(&mut self) {
+        if let Some(gone) = self.forget() {
+            self.status.last_release = Some(gone.report);
+        }
+    }
+
+    fn become_failed(&mut self, model_id: Option<&ModelId>) {
+        let error = self
+            .forget()
+            .and_then(|gone| gone.error)
+            .unwrap_or(LoadError::DeviceLost);
+        let name = model_id.map(ToString::to_string).unwrap_or_default();
+        error!("the model `{name}` failed: {}", ErrorChain(&error));
+        self.status.last_error = Some(Arc::new(error));
+        self.failed_at = Some(Instant::now());
+        self.wishes.fail();
+    }
+
+    /// Lets go of everything that belongs to the last load.
+    fn forget(&mut self) -> Option<Gone> {
         self.pipeline.forget();
         self.built = None;
         self.status.model_id = None;
         self.status.memory = 0;
-        let gone = self.gone.take()?;
-        self.status.last_release = Some(gone.report);
-        gone.error
-    }
-
-    fn become_failed(&mut self, model_id: Option<&ModelId>) {
-        let error = self.become_empty().unwrap_or(LoadError::DeviceLost);
-        let name = model_id.map(ToString::to_string).unwrap_or_default();
-        error!("failed to load the model `{name}`: {}", ErrorChain(&error));
-        self.status.last_error = Some(Arc::new(error));
-        self.failed_at = Some(Instant::now());
-        self.wishes.fail();
+        self.gone.take()
     }
 }

@@ -9,18 +9,19 @@ use super::{Event, ModelManager};
 use crate::{ModelState, ModelTransition, Pipeline, schedule::ShutdownDeadline};
 
 /// Cancels loads and jobs, and lets go of models. Nothing waits yet, so that all kinds end side by side.
-pub(crate) fn let_go<P: Pipeline>(mut manager: ResMut<ModelManager<P>>) {
+pub(crate) fn let_go<P: Pipeline>(manager: Option<ResMut<ModelManager<P>>>) {
+    let Some(mut manager) = manager else { return };
     manager.closed = true;
     manager.pipeline.let_go();
-    manager.waiting.clear();
 }
 
 /// Waits for the last byte, at most until the deadline that all kinds share.
 pub(crate) fn wait_for_memory<P: Pipeline>(
-    mut manager: ResMut<ModelManager<P>>,
+    manager: Option<ResMut<ModelManager<P>>>,
     deadline: Res<ShutdownDeadline>,
     mut transitions: MessageWriter<ModelTransition<P>>,
 ) {
+    let Some(mut manager) = manager else { return };
     let released = manager.wait_until_gone(deadline.0);
     if !released {
         warn!(
@@ -47,6 +48,7 @@ impl<P: Pipeline> ModelManager<P> {
                 Ok(Event::Gone(gone)) if gone.generation == self.status.generation => {
                     self.gone = Some(gone);
                 }
+                Ok(Event::End(end)) => self.late_ends.push(end),
                 Ok(_) => {}
                 Err(_) => return false,
             }

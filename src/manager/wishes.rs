@@ -49,9 +49,10 @@ impl Wishes {
         self.shown = None;
     }
 
-    /// Falls back to what is loaded.
+    /// Takes back loads, and no unload: falls back to what is loaded.
     pub(super) fn cancel(&mut self, state: ModelState) {
         match state {
+            ModelState::Loaded | ModelState::Failed if self.wanted == Wanted::Nothing => {}
             ModelState::Loaded => {
                 self.wanted = Wanted::AsIs;
                 self.shown = self.current.clone();
@@ -146,6 +147,20 @@ mod tests {
         for state in [Idle, Loading, Unloading] {
             let mut wishes = busy_with_a();
             wishes.load("b".into());
+            wishes.cancel(state);
+            assert_eq!(
+                (wishes.wish(), id(&wishes)),
+                (Wish::Nothing, None),
+                "{state:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn cancel_takes_back_no_unload() {
+        for state in [Loaded, Failed] {
+            let mut wishes = busy_with_a();
+            wishes.unload();
             wishes.cancel(state);
             assert_eq!(
                 (wishes.wish(), id(&wishes)),

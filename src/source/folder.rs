@@ -5,13 +5,13 @@ use std::{
     fs::File,
     io,
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::ModelFiles;
-use crate::{LoadError, error::unpoison};
+use crate::LoadError;
 
-/// How deep below the model's folder files are listed.
+/// How deep below the model's folder files are listed; deeper ones can still be read by their names.
 const MAX_DEPTH: usize = 4;
 
 /// Reads files below one folder, and keeps each open until the load is over.
@@ -30,12 +30,17 @@ impl FolderFiles {
 
     /// The open file, shared by all readers: reading takes an offset and moves no cursor.
     fn file(&self, name: &str) -> Result<Arc<File>, LoadError> {
-        if let Some(file) = self.open.lock().unwrap_or_else(unpoison).get(name) {
+        if let Some(file) = self
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(file.clone());
         }
         let path = self.folder.join(checked(name)?);
         let file = Arc::new(File::open(path).map_err(|error| self.explain(name, error))?);
-        let mut open = self.open.lock().unwrap_or_else(unpoison);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(open.entry(name.to_owned()).or_insert(file).clone())
     }
 

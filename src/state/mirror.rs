@@ -29,7 +29,7 @@ impl ModelStateTransition {
     }
 }
 
-/// What [`StateOf`] is computed from. A crate cannot name it, so a game cannot set it.
+/// What [`StateOf`] is computed from. Other crates cannot make a value of it, so a game cannot set it.
 mod hidden {
     use std::{
         fmt,
@@ -42,12 +42,12 @@ mod hidden {
     use crate::{ModelState, Pipeline};
 
     pub struct Actual<P: Pipeline> {
-        pub state: ModelState,
+        pub(crate) state: ModelState,
         kind: PhantomData<fn() -> P>,
     }
 
     impl<P: Pipeline> Actual<P> {
-        pub fn new(state: ModelState) -> Self {
+        pub(crate) fn new(state: ModelState) -> Self {
             Self {
                 state,
                 kind: PhantomData,
@@ -164,8 +164,12 @@ pub(crate) fn enter_first_states<P: Pipeline>(world: &mut World) {
 
 /// Brings the Bevy state up to the manager's, where the two differ: `OnExit` and `OnEnter` run.
 pub(crate) fn mirror<P: Pipeline>(world: &mut World) {
-    let actual = world.resource::<ModelManager<P>>().current_state;
-    if shown::<P>(world) != actual {
+    let Some(manager) = world.get_resource::<ModelManager<P>>() else {
+        return;
+    };
+    let actual = manager.current_state;
+    // At the end of the app no frame follows: edges are only written then.
+    if shown::<P>(world) != actual && !manager.is_closed() {
         world
             .resource_mut::<NextState<Actual<P>>>()
             .set(Actual::new(actual));

@@ -10,10 +10,9 @@ use super::{
     owner::{Arrived, ToOwner},
     plan::TensorPlan,
     progress::ProgressCell,
-    readers::caught,
     ticket::Ticket,
 };
-use crate::{LoadError, ModelFiles, signal::Signal};
+use crate::{LoadError, ModelFiles, panics::caught, signal::Signal};
 
 /// Bytes read at once: the longest a reader goes on after a cancel.
 const CHUNK: usize = 2 << 20;

@@ -1,0 +1,84 @@
+//! Panics in code that is not ours: caught, named, and turned into errors.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use futures_lite::FutureExt;
+use tracing::error;
+
+use crate::LoadError;
+
+/// The text of a caught panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// Runs what must not take its thread down.
+pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        error!("{what} panicked: {}", panic_message(&*panic));
+    }
+}
+
+/// Drops a value whose own `Drop` may panic.
+pub(crate) fn drop_guarded<T>(what: &str, value: T) {
+    guarded(what, || drop(value));
+}
+
+/// Runs a pipeline's code; a panic becomes an error.
+pub(crate) fn caught<T>(
+    phase: &'static str,
+    work: impl FnOnce() -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(load_error(phase, &*panic)))
+}
+
+/// Awaits a pipeline's code; a panic becomes an error.
+pub(crate) async fn caught_async<T>(
+    phase: &'static str,
+    work: impl Future<Output = Result<T, LoadError>>,
+) -> Result<T, LoadError> {
+    let result = AssertUnwindSafe(work).catch_unwind().await;
+    result.unwrap_or_else(|panic| Err(load_error(phase, &*panic)))
+}
+
+fn load_error(phase: &'static str, panic: &(dyn Any + Send)) -> LoadError {
+    LoadError::Panicked {
+        phase,
+        message: panic_message(panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_message() {
+        let sync = caught::<()>("plan", || panic!("number {}", 1));
+        let later = block_on(caught_async::<()>("build", async { panic!("two") }));
+        assert!(
+            matches!(sync, Err(LoadError::Panicked { phase: "plan", message }) if message == "number 1")
+        );
+        assert!(
+            matches!(later, Err(LoadError::Panicked { phase: "build", message }) if message == "two")
+        );
+    }
+
+    #[test]
+    fn a_drop_that_panics_is_survived() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose");
+            }
+        }
+        drop_guarded("a bomb", Bomb);
+    }
+}
