@@ -1,9 +1,10 @@
 //! A game's own model: a small network that tells a hundred sheep, each frame and in one batch, which
-//! way to run from a wolf. `cargo run --release --example custom_pipeline`
+//! way to run from a wolf. Says how many are still near it after five seconds of game time.
+//! `cargo run --release --example custom_pipeline`
 
 use bevy::{log::LogPlugin, prelude::*};
 use bevy_candle::candle_nn::{Linear, Module, VarBuilder, linear};
-use bevy_candle::{LoadSteps, Plan, Steps, candle::Tensor, prelude::*};
+use bevy_candle::{candle::Tensor, prelude::*};
 
 /// Two layers, each in a file of its own: from what a sheep sees to which way it runs.
 struct Instincts(Linear, Linear);
@@ -63,7 +64,8 @@ fn run(
     mut flock: Query<&mut Sheep>,
     (mut frames, mut commands): (Local<u32>, Commands),
 ) {
-    for (mut sheep, urge) in flock.iter_mut().zip(done.take().expect("instincts")) {
+    let Ok(urges) = done.take() else { return };
+    for (mut sheep, urge) in flock.iter_mut().zip(urges) {
         sheep.0 += Vec2::from_slice(&urge) / 60.0;
     }
     *frames += 1;

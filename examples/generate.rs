@@ -11,7 +11,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use bevy::{app::ScheduleRunnerPlugin, image::Image, prelude::*};
-use bevy_candle::{ErrorChain, ddpm::TimestepSpacing, prelude::*};
+use bevy_candle::prelude::*;
 use clap::{Parser, ValueEnum};
 use image::{Rgba, RgbaImage, imageops};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,7 +42,7 @@ struct Options {
     /// Sprites of each class
     #[arg(long, default_value_t = 2)]
     count: u32,
-    /// The model's folder, under `assets` or absolute
+    /// The model's folder, under `assets` or absolute; it has to have the same classes
     #[arg(long, default_value = "models/sprites")]
     model: String,
     /// Where the sheet goes
@@ -62,6 +62,7 @@ struct Work {
     started: Instant,
     bar: ProgressBar,
     sheet: Vec<(u32, Option<Image>)>,
+    ended: usize,
     failure: Option<String>,
 }
 
@@ -102,11 +103,6 @@ impl Options {
     fn classes(&self) -> usize {
         self.class.map_or(CLASSES.len(), |_| 1)
     }
-
-    /// How wide the sheet is, in sprites.
-    fn columns(&self) -> u32 {
-        CLASSES.len() as u32
-    }
 }
 
 impl Work {
@@ -120,6 +116,7 @@ impl Work {
             started: Instant::now(),
             bar,
             sheet: places.collect(),
+            ended: 0,
             failure: None,
         }
     }
@@ -130,9 +127,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn load(mut manager: ResMut<ModelManager<DdpmPipeline>>, options: Res<Options>) {
-    let settings = manager.settings_mut();
-    settings.timestep_spacing = Some(TimestepSpacing::Trailing);
-    settings.sampler = match options.sampler {
+    manager.settings_mut().sampler = match options.sampler {
         SamplerName::Ddim => Sampler::Ddim { eta: 0.0 },
         SamplerName::Ddpm => Sampler::Ddpm,
     };
@@ -182,9 +177,11 @@ fn collect(
     let place = places.get(done.entity).map_or(0, |place| place.0);
     match done.take() {
         Ok(output) => work.sheet[place].1 = output.images().pop(),
-        Err(error) => work.failure = Some(ErrorChain(&error).to_string()),
+        // Later jobs only say that the model was unloaded.
+        Err(error) => _ = work.failure.get_or_insert(ErrorChain(&error).to_string()),
     }
-    if work.failure.is_some() || work.sheet.iter().all(|(_, image)| image.is_some()) {
+    work.ended += 1;
+    if work.failure.is_some() || work.ended == work.sheet.len() {
         manager.unload();
     }
 }
@@ -245,7 +242,7 @@ fn give_up(
     exit.write(AppExit::error());
 }
 
-/// One column for each class, on a dark ground.
+/// Eight sprites a row, on a dark ground: one column for each class, where all are made.
 fn save(sheet: &[(u32, Option<Image>)], options: &Options) -> Result<(), String> {
     let Some(size) = sheet
         .iter()
@@ -254,7 +251,7 @@ fn save(sheet: &[(u32, Option<Image>)], options: &Options) -> Result<(), String>
     else {
         return Ok(());
     };
-    let columns = options.columns();
+    let columns = CLASSES.len() as u32;
     let rows = (sheet.len() as u32).div_ceil(columns);
     let cell = size + 2;
     let mut page = RgbaImage::from_pixel(columns * cell.x, rows * cell.y, Rgba([46, 42, 58, 255]));

@@ -19,6 +19,7 @@ fn load(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
 }
 
 fn forge(mut commands: Commands) {
+    // Class 3 is a gem.
     let request = DdpmRequest {
         class: Some(3),
         ..default()
@@ -28,8 +29,8 @@ fn forge(mut commands: Commands) {
 
 fn show(mut done: On<Inferred<DdpmPipeline>>, mut exit: MessageWriter<AppExit>) {
     match done.take() {
-        Ok(output) => info!("a picture: {:?}", output.images()[0].size()),
-        Err(error) => error!("no picture: {error}"),
+        Ok(output) => info!("a gem: {:?}", output.images()[0].size()),
+        Err(error) => error!("no picture: {}", ErrorChain(&error)),
     }
     exit.write(AppExit::Success);
 }

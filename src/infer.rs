@@ -11,8 +11,8 @@
 //!         .observe(|step: On<InferStep<DdpmPipeline>>| info!("step {} of {}", step.step, step.steps))
 //!         .observe(|mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>| {
 //!             match done.take() {
-//!                 Ok(output) => output.images().into_iter().for_each(|image| drop(images.add(image))),
-//!                 Err(error) => warn!("no picture: {error}"),
+//!                 Ok(output) => output.images().into_iter().for_each(|image| _ = images.add(image)),
+//!                 Err(error) => warn!("no picture: {}", ErrorChain(&error)),
 //!             }
 //!         });
 //! }

@@ -1,5 +1,5 @@
 //! Runs [candle](https://github.com/huggingface/candle) models inside a [Bevy](https://bevyengine.org)
-//! game: load them, use them, swap them, unload them, without dropping a frame and with every byte given
+//! game: load them, use them, swap them, unload them, without blocking a frame and with every byte given
 //! back.
 //!
 //! # The life of a model
@@ -37,7 +37,7 @@
 //! fn show(mut done: On<Inferred<DdpmPipeline>>) {
 //!     match done.take() {
 //!         Ok(output) => info!("{} picture(s)", output.images().len()),
-//!         Err(error) => warn!("no picture: {error}"),
+//!         Err(error) => warn!("no picture: {}", ErrorChain(&error)),
 //!     }
 //! }
 //! # app.update();
@@ -93,33 +93,39 @@ mod threads;
 #[cfg(feature = "test_kit")]
 pub mod test_kit;
 
-pub use device::{DeviceChoice, on_device_thread};
+pub use device::DeviceChoice;
 pub use error::{BoxedSource, ErrorChain, InferError, LoadError};
 pub use infer::{Infer, InferStep, Inferred, Steps};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
 pub use manager::{ModelManager, ModelStatus};
 pub use memory::{ReleaseReport, ResourceManager};
-pub use pipeline::{Pipeline, PipelineManager, Slot, ddpm};
+pub use pipeline::{
+    Pipeline, PipelineManager, Slot,
+    ddpm::{self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler},
+};
 pub use plugin::{CandlePlugin, ModelPlugin};
 pub use schedule::{CandleShutdown, CandleSystems};
 pub use source::{MemoryFiles, ModelFiles, ModelId, ModelSource, read_json};
-pub use state::{
-    Ended, Facts, ModelAction, ModelState, ModelTransition, StateManager, StateOf, Step,
-    TransitionReason, Wish,
-};
+pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionReason};
+
+/// What [`StateManager`] decides on and answers: the state machine without Bevy, threads or clock.
+pub mod machine {
+    pub use crate::state::{Ended, Facts, ModelAction, StateManager, Step, Wish};
+}
 
 /// The quick start of the README, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What most apps need: `use bevy_candle::prelude::*;`.
+/// What most apps need, and what a pipeline of one's own needs: `use bevy_candle::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, Infer, InferError, InferStep,
-        Inferred, LoadError, LoadPhase, ModelFiles, ModelId, ModelManager, ModelPlugin,
-        ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline, Progress, ReleaseReport,
-        ResourceManager, StateOf, TransitionReason,
-        ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler},
+        CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, Infer, InferError,
+        InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
+        ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
+        PipelineManager, Plan, Progress, ReleaseReport, ResourceManager, Slot, StateManager,
+        StateOf, Steps, TransitionReason,
+        ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
     };
 }

@@ -34,9 +34,10 @@ use bevy::prelude::*;
 use crossbeam_channel::{Receiver, unbounded};
 
 use crate::{
-    InferError, ModelSource, ModelState, Pipeline, PipelineManager, StateManager, Wish,
+    InferError, ModelSource, ModelState, Pipeline, PipelineManager, StateManager,
     infer::{End, Job},
     loader::Gone,
+    machine::Wish,
     signal::Signal,
 };
 

@@ -4,7 +4,7 @@
 //! own with [`Pipeline::plan`], [`Pipeline::build`] and [`Pipeline::infer`]:
 //!
 //! ```
-//! use bevy_candle::{LoadSteps, Plan, Steps, prelude::*};
+//! use bevy_candle::prelude::*;
 //! use bevy_candle::{candle::{Module, Tensor}, candle_nn::{Linear, VarBuilder, linear}};
 //!
 //! /// Four senses in, two urges out.
@@ -97,7 +97,8 @@ pub trait Pipeline: Sized + 'static {
         async { Ok(()) }
     }
 
-    /// Returns the bytes that a job needs on top of the weights.
+    /// Returns the bytes that a job needs on top of the weights. Not used yet: jobs are not part of the
+    /// memory budget.
     fn working_memory(&self, _request: &Self::Request) -> u64 {
         0
     }

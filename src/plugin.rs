@@ -15,10 +15,9 @@
 
 use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use bevy::{
-    asset::{AssetPlugin, io::file::FileAssetReader},
-    prelude::*,
-};
+#[cfg(not(target_family = "wasm"))]
+use bevy::asset::{AssetPlugin, io::file::FileAssetReader};
+use bevy::prelude::*;
 use tracing::error;
 
 use crate::{
@@ -32,19 +31,19 @@ use crate::{
     state::{add_model_state, enter_first_states, mirror},
 };
 
-/// The settings of the app's models. Without it the defaults hold; more fields will come, so end with
-/// `..default()`.
+/// The settings of the app's models. Without it the defaults hold; where it is added twice, the last one
+/// counts. More fields will come: end with `..default()`.
 #[derive(Clone, Debug)]
 pub struct CandlePlugin {
-    /// Where models run.
+    /// Where models run (default [`DeviceChoice::Auto`]).
     pub device: DeviceChoice,
-    /// Bytes that all models of the device may claim together; [`None`] is no limit.
+    /// Bytes that all models of the device may claim together; [`None`], the default, is no limit.
     pub memory_budget: Option<u64>,
-    /// Threads of the CPU device; [`None`] is all cores but one, at least one. The apps of a process
+    /// Threads of the CPU device; [`None`], the default, is all cores but one, at least one. The apps of a process
     /// share the device's threads: the first one's setting counts.
     pub threads: Option<NonZeroUsize>,
-    /// How long the end of the app waits for models and threads; then they are left behind with a
-    /// warning that names them.
+    /// How long the end of the app waits for models and threads (default 2 s); then they are left behind
+    /// with a warning that names them.
     pub shutdown_timeout: Duration,
 }
 
@@ -71,7 +70,7 @@ impl Plugin for CandlePlugin {
             .insert_resource(ShutdownTimeout(self.shutdown_timeout));
     }
 
-    /// A [`ModelPlugin`] may have added the defaults already: the last one counts.
+    /// A [`ModelPlugin`] may have added the defaults already.
     fn is_unique(&self) -> bool {
         false
     }
@@ -97,8 +96,15 @@ impl Plugin for CandleCore {
     }
 }
 
+/// The web has no folders, and no loads yet.
+#[cfg(target_family = "wasm")]
+fn asset_root(_: &App) -> PathBuf {
+    PathBuf::new()
+}
+
 /// The folder that the app's assets are in, as Bevy finds it; without `AssetPlugin`, as its default
 /// would.
+#[cfg(not(target_family = "wasm"))]
 fn asset_root(app: &App) -> PathBuf {
     let default = AssetPlugin::default().file_path;
     let added = app.get_added_plugins::<AssetPlugin>();

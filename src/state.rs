@@ -39,7 +39,7 @@ mod machine;
 mod mirror;
 mod transition;
 
-pub use machine::{Ended, Facts, ModelAction, StateManager, Step, Wish};
+pub use self::machine::{Ended, Facts, ModelAction, StateManager, Step, Wish};
 pub(crate) use mirror::{add_model_state, enter_first_states, mirror};
 pub use transition::{ModelTransition, TransitionReason};
 
@@ -58,7 +58,8 @@ pub enum ModelState {
     Loaded,
     /// The model's memory is on its way back.
     Unloading,
-    /// The last load failed; [`last_error`](crate::ModelStatus::last_error) says why. No memory is held.
+    /// The last load failed, or the device did; [`last_error`](crate::ModelStatus::last_error) says why. No
+    /// memory is held.
     Failed,
 }
 

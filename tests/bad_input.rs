@@ -7,7 +7,7 @@ use std::{
 };
 
 use bevy::prelude::*;
-use bevy_candle::{ErrorChain, prelude::*, test_kit::run_until};
+use bevy_candle::{candle::DType, prelude::*, test_kit::run_until};
 use tempfile::TempDir;
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -200,6 +200,44 @@ fn a_file_that_may_not_be_read() {
 }
 
 #[test]
+fn a_number_format_that_models_cannot_run_in() {
+    let source = ModelSource::from(fixture()).dtype(DType::U32);
+    assert_refused(source, &["U32", "choose F32"]);
+}
+
+#[test]
+fn a_variant_that_is_broken_is_not_passed_over() {
+    let model = copy();
+    fs::write(
+        model
+            .path()
+            .join("unet/diffusion_pytorch_model.fp16.safetensors"),
+        "no",
+    )
+    .expect("a file");
+    let source = ModelSource::from(model.path().to_owned()).variant("fp16");
+    let error = assert_refused(source, &["cut short"]);
+    assert!(
+        matches!(*error, LoadError::CutShort { found: 2, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_size_that_no_memory_holds() {
+    let model = copy();
+    edit(&model, "unet/config.json", |json| {
+        json["sample_size"] = 1_000_000_000.into()
+    });
+    assert_refused(model.path().to_owned(), &["`sample_size` is"]);
+    let model = copy();
+    edit(&model, "unet/config.json", |json| {
+        json["block_out_channels"] = [1_u64 << 41, 16].to_vec().into()
+    });
+    assert_refused(model.path().to_owned(), &["`block_out_channels` is"]);
+}
+
+#[test]
 fn a_model_that_is_larger_than_the_budget() {
     let mut app = app();
     app.add_plugins(CandlePlugin {
@@ -300,7 +338,13 @@ fn zero_steps_and_too_many() {
 }
 
 #[test]
-fn no_pictures_and_the_wrong_noise() {
+fn no_pictures_too_many_and_the_wrong_noise() {
+    let too_many = DdpmRequest {
+        class: Some(0),
+        batch: u32::MAX,
+        ..default()
+    };
+    assert_request_refused(too_many, &["`batch` is 4294967295"]);
     assert_request_refused(
         DdpmRequest {
             class: Some(0),

@@ -2,7 +2,7 @@
 
 use bevy::prelude::*;
 use bevy_candle::{
-    LoadSteps, MemoryFiles, Plan, Steps,
+    MemoryFiles,
     candle::{DType, Device, IndexOp, Tensor},
     candle_nn::{VarBuilder, VarMap},
     prelude::*,

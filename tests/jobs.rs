@@ -1,11 +1,14 @@
 //! What becomes of an `Infer`, whatever the model is doing.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
-    test_kit::{Fake, FakeModel, FakeOutput, FakeRequest, Gate, Place, run_until},
+    test_kit::{
+        Fake, FakeModel, FakeOutput, FakeRequest, Gate, Place, run_until, run_until_state,
+        wait_until,
+    },
 };
 
 /// What the observers of one app saw, in order.
@@ -62,12 +65,6 @@ fn load(app: &mut App, model: &FakeModel) {
 fn run_until_ends(app: &mut App, count: usize) {
     run_until(app, "the ends", |world| {
         world.resource::<Seen>().ends.len() >= count
-    });
-}
-
-fn run_until_state(app: &mut App, state: ModelState) {
-    run_until(app, "a state", |world| {
-        world.resource::<ModelManager<Fake>>().current_state == state
     });
 }
 
@@ -147,7 +144,7 @@ fn with_a_failed_model_a_job_ends_with_the_reason() {
     let model = FakeModel::new("a").fail_in(Place::Build);
     manager(&mut app).load(model.source());
     spawn(&mut app, steps(1));
-    run_until_state(&mut app, ModelState::Failed);
+    run_until_state::<Fake>(&mut app, ModelState::Failed);
     spawn(&mut app, steps(1));
     run_until_ends(&mut app, 2);
     for (_, result) in ends(&app) {
@@ -191,7 +188,7 @@ fn an_unload_ends_the_running_and_the_queued_jobs_before_idle_shows() {
         let (running, queued) = (spawn(&mut app, steps(2)), spawn(&mut app, steps(2)));
         run_until(&mut app, "the first step", |_| gate.waiting() == 1);
         request(&mut manager(&mut app));
-        run_until_state(&mut app, ModelState::Idle);
+        run_until_state::<Fake>(&mut app, ModelState::Idle);
         let seen: Vec<_> = ends(&app).iter().map(|(entity, _)| *entity).collect();
         assert_eq!(seen, [running, queued]);
         assert!(
@@ -242,7 +239,7 @@ fn settings_are_taken_when_the_job_is_inserted_and_survive_a_reload() {
     spawn(&mut app, steps(1));
     run_until_ends(&mut app, 2);
     manager(&mut app).reload();
-    run_until_state(&mut app, ModelState::Loading);
+    run_until_state::<Fake>(&mut app, ModelState::Loading);
     spawn(&mut app, steps(1));
     run_until_ends(&mut app, 3);
     let values: Vec<_> = ends(&app)
@@ -298,20 +295,14 @@ fn a_slow_game_sees_the_latest_step_and_every_end() {
         app.world_mut()
             .spawn(Infer::<Fake>::new(steps(50)).previews_every(1));
     }
-    let since = std::time::Instant::now();
-    while model
-        .log()
-        .iter()
-        .filter(|event| event.place == Place::Infer)
-        .count()
-        < 150
-    {
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "the jobs never ended"
-        );
-        std::thread::yield_now();
-    }
+    let steps_done = || {
+        model
+            .log()
+            .iter()
+            .filter(|event| event.place == Place::Infer)
+            .count()
+    };
+    wait_until("the jobs' steps", || steps_done() == 150);
     run_until_ends(&mut app, 3);
     let steps = &app.world().resource::<Seen>().steps;
     assert!(
@@ -437,26 +428,78 @@ fn a_job_without_its_plugin_ends_with_not_loaded() {
 fn two_kinds_take_turns_step_by_step() {
     let mut app = app();
     app.add_plugins(ModelPlugin::<Fake<1>>::default());
-    let (gate, a, b) = (Gate::closed(), FakeModel::new("a"), FakeModel::new("b"));
-    let b = b.gate(Place::Infer, &gate);
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    load_both(&mut app, &a, &b);
+    spawn(&mut app, steps(200));
+    app.world_mut().spawn(Infer::<Fake<1>>::new(steps(200)));
+    run_until_ends(&mut app, 1);
+    let in_steps = |model: &FakeModel| {
+        model
+            .log()
+            .into_iter()
+            .filter(|event| event.place == Place::Infer)
+    };
+    let (mut a, mut b): (Vec<_>, Vec<_>) = (in_steps(&a).collect(), in_steps(&b).collect());
+    let start = a[0].time.max(b[0].time);
+    let end = a[a.len() - 1].time.min(b[b.len() - 1].time);
+    for log in [&mut a, &mut b] {
+        log.retain(|event| (start..=end).contains(&event.time));
+    }
+    assert!(a.len() > 50, "they ran side by side for {} steps", a.len());
+    assert!(
+        a.len().abs_diff(b.len()) <= 1,
+        "{} and {} steps",
+        a.len(),
+        b.len()
+    );
+}
+
+#[test]
+fn an_unload_does_not_wait_for_the_steps_of_another_kind() {
+    let mut app = app();
+    app.add_plugins(ModelPlugin::<Fake<1>>::default());
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    load_both(&mut app, &a, &b);
+    app.world_mut()
+        .spawn(Infer::<Fake<1>>::new(steps(1_000_000)));
+    let steps_of_b = || {
+        b.log()
+            .iter()
+            .filter(|event| event.place == Place::Infer)
+            .count()
+    };
+    wait_until("steps of b", || steps_of_b() > 10);
+    manager(&mut app).unload();
+    app.update();
+    wait_until("the drop of a", || {
+        a.log().iter().any(|event| event.place == Place::Drop)
+    });
+    let dropped = a.log().last().map(|event| event.time);
+    let before = steps_of_b();
+    run_until_state::<Fake>(&mut app, ModelState::Idle);
+    assert!(dropped.is_some() && steps_of_b() > before, "b goes on");
     load(&mut app, &a);
+}
+
+#[test]
+fn a_busy_model_ends_with_its_app() {
+    let mut app = app();
+    let model = FakeModel::new("a");
+    load(&mut app, &model);
+    spawn(&mut app, steps(u32::MAX));
+    wait_until("a step", || {
+        model.log().iter().any(|event| event.place == Place::Infer)
+    });
+    drop(app);
+    wait_until("the drop of the model", || {
+        model.log().iter().any(|event| event.place == Place::Drop)
+    });
+}
+
+fn load_both(app: &mut App, a: &FakeModel, b: &FakeModel) {
+    load(app, a);
     app.world_mut()
         .resource_mut::<ModelManager<Fake<1>>>()
         .load(b.source());
-    run_until(&mut app, "both", |world| {
-        world
-            .resource::<ModelManager<Fake<1>>>()
-            .current_state
-            .is_loaded()
-    });
-    app.world_mut().spawn(Infer::<Fake<1>>::new(steps(1)));
-    run_until(&mut app, "a step of b", |_| gate.waiting() == 1);
-    spawn(&mut app, steps(100));
-    run_until_ends(&mut app, 1);
-    assert_eq!(
-        gate.waiting(),
-        1,
-        "a hundred steps of a went by while b stood in its first"
-    );
-    gate.open();
+    run_until_state::<Fake<1>>(app, ModelState::Loaded);
 }

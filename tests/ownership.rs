@@ -9,7 +9,10 @@ mod allocator;
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
-    test_kit::{Fake, FakeEvent, FakeModel, FakeRequest, Gate, Place, run_until},
+    test_kit::{
+        Fake, FakeEvent, FakeModel, FakeRequest, Gate, Place, run_until, run_until_state,
+        wait_until,
+    },
 };
 
 #[global_allocator]
@@ -28,12 +31,6 @@ fn load(app: &mut App, model: &FakeModel) {
         .load(model.source());
 }
 
-fn run_until_state(app: &mut App, state: ModelState) {
-    run_until(app, "a state", |world| {
-        world.resource::<ModelManager<Fake>>().current_state == state
-    });
-}
-
 /// Everything the model's pipelines did was done by the one device thread, and each was dropped.
 #[track_caller]
 fn assert_owned(model: &FakeModel, expected: &[Place]) {
@@ -49,15 +46,7 @@ fn assert_owned(model: &FakeModel, expected: &[Place]) {
 /// Waits until the large blocks are back at `before`, without a frame.
 #[track_caller]
 fn assert_bytes_return(before: i64, what: &str) {
-    let since = std::time::Instant::now();
-    while allocator::large_bytes() > before {
-        let alive = allocator::large_bytes() - before;
-        assert!(
-            since.elapsed().as_secs() < 10,
-            "{alive} bytes are still held after {what}"
-        );
-        std::thread::yield_now();
-    }
+    wait_until(what, || allocator::large_bytes() <= before);
 }
 
 #[test]
@@ -67,11 +56,11 @@ fn models_live_and_die_on_the_device_thread() {
     allocator::watch_this_thread();
     let mut app = app();
     load(&mut app, &FakeModel::new("warm up"));
-    run_until_state(&mut app, ModelState::Loaded);
+    run_until_state::<Fake>(&mut app, ModelState::Loaded);
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .unload();
-    run_until_state(&mut app, ModelState::Idle);
+    run_until_state::<Fake>(&mut app, ModelState::Idle);
 
     unloaded_after_a_job(&mut app);
     cancelled_after_the_last_byte(&mut app);
@@ -93,7 +82,7 @@ fn unloaded_after_a_job(app: &mut App) {
     let before = allocator::large_bytes();
     let model = FakeModel::new("a");
     load(app, &model);
-    run_until_state(app, ModelState::Loaded);
+    run_until_state::<Fake>(app, ModelState::Loaded);
     let held = allocator::large_bytes() - before;
     assert!(
         held >= model.bytes() as i64,
@@ -112,7 +101,7 @@ fn unloaded_after_a_job(app: &mut App) {
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .unload();
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
     assert_eq!(
         allocator::large_bytes(),
         before,
@@ -139,7 +128,7 @@ fn cancelled_after_the_last_byte(app: &mut App) {
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .cancel();
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
     assert_eq!(allocator::large_bytes(), before);
     assert_owned(&model, &[Place::Build, Place::Drop]);
 }
@@ -155,7 +144,7 @@ fn too_late_a_result(app: &mut App) {
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .load(FakeModel::new("d").source());
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
     assert_eq!(allocator::large_bytes(), before);
     assert_owned(&model, &[Place::Build, Place::WarmUp, Place::Drop]);
     app.world_mut()
@@ -164,7 +153,7 @@ fn too_late_a_result(app: &mut App) {
     for _ in 0..5 {
         app.update();
     }
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
 }
 
 fn a_despawned_job(app: &mut App) {
@@ -172,7 +161,7 @@ fn a_despawned_job(app: &mut App) {
     let gate = Gate::closed();
     let model = FakeModel::new("e").gate_steps(&gate);
     load(app, &model);
-    run_until_state(app, ModelState::Loaded);
+    run_until_state::<Fake>(app, ModelState::Loaded);
     let loaded = allocator::large_bytes();
     let job = app
         .world_mut()
@@ -184,11 +173,11 @@ fn a_despawned_job(app: &mut App) {
         "the job has memory of its own"
     );
     app.world_mut().despawn(job);
-    assert_bytes_return(loaded, "a despawn");
+    assert_bytes_return(loaded, "the bytes of a despawned job");
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .unload();
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
     assert_eq!(allocator::large_bytes(), before);
     assert_owned(
         &model,
@@ -200,7 +189,7 @@ fn a_failed_build(app: &mut App) {
     let before = allocator::large_bytes();
     let model = FakeModel::new("f").fail_in(Place::Build);
     load(app, &model);
-    run_until_state(app, ModelState::Failed);
+    run_until_state::<Fake>(app, ModelState::Failed);
     assert_eq!(
         allocator::large_bytes(),
         before,
@@ -213,14 +202,14 @@ fn a_panicking_build(app: &mut App) {
     let before = allocator::large_bytes();
     let model = FakeModel::new("g").panic_in(Place::Build);
     load(app, &model);
-    run_until_state(app, ModelState::Loading);
-    run_until_state(app, ModelState::Failed);
+    run_until_state::<Fake>(app, ModelState::Loading);
+    run_until_state::<Fake>(app, ModelState::Failed);
     assert_eq!(allocator::large_bytes(), before);
     assert_owned(&model, &[Place::Build, Place::Drop]);
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .unload();
-    run_until_state(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Idle);
 }
 
 fn a_cancel_while_reading(app: &mut App) {
@@ -243,7 +232,7 @@ fn a_cancel_while_reading(app: &mut App) {
             "a reader still holds a buffer"
         );
         gate.open();
-        run_until_state(app, ModelState::Idle);
+        run_until_state::<Fake>(app, ModelState::Idle);
         assert_eq!(
             allocator::large_bytes(),
             before,
@@ -267,7 +256,7 @@ fn a_dropped_world() {
     let mut app = app();
     app.add_plugins(ModelPlugin::<Fake<1>>::default());
     load(&mut app, &running);
-    run_until_state(&mut app, ModelState::Loaded);
+    run_until_state::<Fake>(&mut app, ModelState::Loaded);
     app.world_mut()
         .spawn(Infer::<Fake>::new(FakeRequest::default()));
     app.world_mut()
@@ -279,7 +268,7 @@ fn a_dropped_world() {
     let opener = std::thread::spawn(move || reads.open());
     drop(app);
     opener.join().expect("the gate is open");
-    assert_bytes_return(before, "a dropped world");
+    assert_bytes_return(before, "the bytes of a dropped world");
     assert_owned(
         &running,
         &[Place::Build, Place::WarmUp, Place::Infer, Place::Drop],

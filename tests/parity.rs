@@ -1,11 +1,10 @@
 //! Ten steps of DDIM from recorded noise, through the manager, against Python's diffusers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bevy::prelude::*;
 use bevy_candle::{
-    candle::{Device, safetensors},
-    ddpm::TimestepSpacing,
+    candle::{DType, Device, safetensors},
     prelude::*,
     test_kit::run_until,
 };
@@ -16,13 +15,13 @@ const TOLERANCE: f32 = 1e-3;
 #[derive(Resource, Default)]
 struct Made(Option<Result<DdpmOutput, InferError>>);
 
-fn make(folder: PathBuf, request: DdpmRequest) -> DdpmOutput {
+fn make(source: impl Into<ModelSource>, request: DdpmRequest) -> DdpmOutput {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()))
         .init_resource::<Made>();
-    let mut manager = app.world_mut().resource_mut::<ModelManager<DdpmPipeline>>();
-    manager.settings_mut().timestep_spacing = Some(TimestepSpacing::Leading);
-    manager.load(folder);
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(source);
     app.world_mut()
         .spawn(Infer::<DdpmPipeline>::new(request))
         .observe(
@@ -141,4 +140,66 @@ fn a_sampler_is_swapped_by_the_request() {
         },
     );
     assert_ne!(ddim, ddpm);
+}
+
+#[test]
+fn another_number_format_gives_nearly_the_same_picture() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey");
+    let request = DdpmRequest {
+        class: Some(1),
+        seed: 3,
+        steps: 4,
+        ..default()
+    };
+    let single = make(folder.clone(), request.clone());
+    for (dtype, tolerance) in [(DType::F64, 1e-5), (DType::F16, 0.05), (DType::BF16, 0.2)] {
+        let other = make(
+            ModelSource::from(folder.clone()).dtype(dtype),
+            request.clone(),
+        );
+        let difference = largest(
+            single
+                .samples
+                .iter()
+                .zip(&*other.samples)
+                .map(|(a, b)| a - b),
+        );
+        assert!(
+            difference < tolerance && difference > 0.0,
+            "{dtype:?}: {difference}"
+        );
+    }
+}
+
+#[test]
+fn a_variant_is_read_where_it_exists() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey");
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    let weights = "unet/diffusion_pytorch_model";
+    let read = |name: &str| std::fs::read(fixture.join(name)).expect("the fixture");
+    let write = |name: &str, from: &str| {
+        let path = copy.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, read(from)).expect("a copy");
+    };
+    for name in [
+        "model_index.json",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+    ] {
+        write(name, name);
+    }
+    // Only the variant's file is there.
+    write(
+        &format!("{weights}.fp16.safetensors"),
+        &format!("{weights}.safetensors"),
+    );
+    let request = DdpmRequest {
+        class: Some(1),
+        steps: 2,
+        ..default()
+    };
+    let expected = make(fixture.clone(), request.clone());
+    let source = ModelSource::from(copy.path().to_owned()).variant("fp16");
+    assert_eq!(make(source, request), expected);
 }

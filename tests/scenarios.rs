@@ -12,7 +12,7 @@ use bevy::{app::AppExit, prelude::*};
 use bevy_candle::{
     MemoryFiles,
     prelude::*,
-    test_kit::{Gate, GatedFiles, Recorder, RecorderPlugin, run_until},
+    test_kit::{Gate, GatedFiles, Recorder, RecorderPlugin, run_until, run_until_state},
 };
 
 use ModelState::{Idle, Loaded, Loading, Unloading};
@@ -51,15 +51,9 @@ fn manager(app: &mut App) -> Mut<'_, ModelManager<DdpmPipeline>> {
     app.world_mut().resource_mut()
 }
 
-fn run_until_state(app: &mut App, state: ModelState) {
-    run_until(app, "a state", |world| {
-        world.resource::<ModelManager<DdpmPipeline>>().current_state == state
-    });
-}
-
 fn load(app: &mut App) {
     manager(app).load(SPRITES);
-    run_until_state(app, Loaded);
+    run_until_state::<DdpmPipeline>(app, Loaded);
 }
 
 /// The property, the Bevy state and the messages agree, and took these edges.
@@ -148,7 +142,7 @@ fn unload_goes_to_unloading_then_idle() {
     manager(&mut app).unload();
     app.update();
     assert_eq!(manager(&mut app).current_state, Unloading);
-    run_until_state(&mut app, Idle);
+    run_until_state::<DdpmPipeline>(&mut app, Idle);
     assert_story(
         &app,
         &[
@@ -167,7 +161,7 @@ fn after_an_unload_the_memory_is_back() {
     // What a first cycle leaves in caches is not the model's.
     load(&mut app);
     manager(&mut app).unload();
-    run_until_state(&mut app, Idle);
+    run_until_state::<DdpmPipeline>(&mut app, Idle);
     let before = allocator::large_bytes();
     load(&mut app);
     assert!(
@@ -179,7 +173,7 @@ fn after_an_unload_the_memory_is_back() {
         SPRITES_BYTES
     );
     manager(&mut app).unload();
-    run_until_state(&mut app, Idle);
+    run_until_state::<DdpmPipeline>(&mut app, Idle);
     assert_eq!(allocator::large_bytes(), before);
     assert_eq!(
         allocator::freed_by_watched_threads(),
@@ -227,7 +221,7 @@ fn a_new_model_requested_during_a_load_cancels_it_cleanly() {
         "the first load's memory is not back yet"
     );
     gate.open();
-    run_until_state(&mut app, Loaded);
+    run_until_state::<DdpmPipeline>(&mut app, Loaded);
     assert!(
         manager(&mut app)
             .model_id
@@ -256,7 +250,7 @@ fn after_a_cancel_everything_allocated_is_freed() {
     let mut app = app();
     load(&mut app);
     manager(&mut app).unload();
-    run_until_state(&mut app, Idle);
+    run_until_state::<DdpmPipeline>(&mut app, Idle);
     let _files = gated(&Gate::closed());
     let before = allocator::large_bytes();
     for passed in [0, 3, 8, 20, 60] {
@@ -267,7 +261,7 @@ fn after_a_cancel_everything_allocated_is_freed() {
         manager(&mut app).cancel();
         app.update();
         gate.open();
-        run_until_state(&mut app, Idle);
+        run_until_state::<DdpmPipeline>(&mut app, Idle);
         assert_eq!(
             allocator::large_bytes(),
             before,
@@ -292,9 +286,15 @@ fn current_state_and_sample_size_are_properties() {
 fn on_app_exit_a_running_load_ends() {
     let _alone = alone();
     let mut app = app();
-    let gate = Gate::opened();
+    let gate = Gate::closed();
     manager(&mut app).load(gated(&gate));
-    app.update();
+    run_until(&mut app, "a reader at the gate", |_| gate.waiting() > 0);
+    // The reader comes back from its read when the app is ending already.
+    let open = gate.clone();
+    app.add_systems(
+        CandleShutdown,
+        (move || open.open()).before(CandleSystems::Release),
+    );
     exit(&mut app);
     assert_eq!(manager(&mut app).current_state, Idle);
     assert_eq!(app.world().resource::<ResourceManager>().in_use(), 0);

@@ -7,9 +7,10 @@ use tracing::{debug, error};
 
 use super::ModelManager;
 use crate::{
-    ErrorChain, Facts, LoadError, ModelAction, ModelId, ModelState, ModelTransition, Pipeline,
-    Progress, TransitionReason,
+    ErrorChain, LoadError, ModelId, ModelState, ModelTransition, Pipeline, Progress,
+    TransitionReason,
     loader::{Gone, LoaderService},
+    machine::{Facts, ModelAction},
 };
 
 /// Takes at most one step. The manager counts as changed only where something did change.

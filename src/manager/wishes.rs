@@ -1,6 +1,6 @@
 //! [`Wishes`]: what the requests of a frame come down to. Pure.
 
-use crate::{ModelSource, ModelState, Wish};
+use crate::{ModelSource, ModelState, machine::Wish};
 
 /// What the game wants, and what the manager is busy with.
 #[derive(Debug, Default)]

@@ -93,7 +93,8 @@ impl Step {
 /// 3. A wish that cannot be met yet waits: the machine never skips a state.
 ///
 /// ```
-/// use bevy_candle::{Facts, ModelAction, ModelState, StateManager, TransitionReason, Wish};
+/// use bevy_candle::machine::{Facts, ModelAction, StateManager, Wish};
+/// use bevy_candle::{ModelState, TransitionReason};
 ///
 /// let mut machine = StateManager::default();
 /// let step = machine.step(Facts { wish: Wish::Other, ..Default::default() });

@@ -86,31 +86,31 @@ impl<P: Pipeline> fmt::Debug for ModelTransition<P> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum TransitionReason {
-    /// The game asked for the model.
+    /// `load` or `reload` asked for the model.
     LoadRequested,
     /// The model is built and warmed up.
     LoadCompleted,
-    /// The game took the load back; its memory has returned.
+    /// `cancel` or `unload` took the load back; its memory has returned.
     LoadCancelled,
     /// The game asked for another model.
     Superseded,
     /// The load failed; its memory has returned.
     LoadFailed,
-    /// The game asked for the memory.
+    /// `unload` asked for the memory.
     UnloadRequested,
     /// The memory has returned.
     UnloadCompleted,
     /// The device failed while it held or released the model.
     ReleaseFailed,
-    /// The game asked for the same model anew.
+    /// `reload` asked for the same model anew.
     Reload,
-    /// The game took a failed model back.
+    /// `unload` took a failed model back.
     Reset,
-    /// The model made room for another.
+    /// The model made room for another. Not used yet.
     Evicted,
-    /// The model was not used for its time-out.
+    /// The model was not used for its time-out. Not used yet.
     Expired,
-    /// A job brought an evicted model back.
+    /// A job brought an evicted model back. Not used yet.
     JobRequested,
     /// The app ends.
     Shutdown,

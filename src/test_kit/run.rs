@@ -1,8 +1,10 @@
-//! [`run_until`]: frames until something has happened.
+//! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened.
 
 use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
+
+use crate::{ModelManager, ModelState, Pipeline};
 
 /// How long a test waits for anything.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -28,6 +30,30 @@ pub fn run_until(app: &mut App, what: &str, mut done: impl FnMut(&mut World) -> 
             Instant::now() < deadline,
             "waited too long for {what} ({frames} frames)"
         );
+        std::thread::park_timeout(FRAME);
+    }
+}
+
+/// Updates the app until the models of kind `P` are in a state. Returns the number of frames.
+///
+/// # Panics
+/// After half a minute.
+#[track_caller]
+pub fn run_until_state<P: Pipeline>(app: &mut App, state: ModelState) -> usize {
+    run_until(app, &format!("{state:?}"), |world| {
+        world.resource::<ModelManager<P>>().current_state == state
+    })
+}
+
+/// Waits without a frame until `done` says so: for what workers do while the game stands still.
+///
+/// # Panics
+/// After half a minute, with what it waited for.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::park_timeout(FRAME);
     }
 }

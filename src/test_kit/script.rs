@@ -7,10 +7,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
+    time::Instant,
 };
 
 use super::Gate;
-use crate::{LoadError, ModelFiles, ModelSource, on_device_thread};
+use crate::{LoadError, ModelFiles, ModelSource, device::on_device_thread};
 
 /// A place in a model's life where a script can stop it, fail or panic.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -36,6 +37,8 @@ pub enum Place {
 pub struct FakeEvent {
     /// What: [`Place::Build`], [`Place::WarmUp`], [`Place::Infer`] at each step, or [`Place::Drop`].
     pub place: Place,
+    /// When.
+    pub time: Instant,
     /// On which thread.
     pub thread: ThreadId,
     /// Whether that thread owns a device.
@@ -71,9 +74,8 @@ pub(super) const WEIGHTS: &str = "fake.safetensors";
 impl FakeModel {
     /// Makes a model of four tensors of 1 MiB.
     pub fn new(id: impl Into<String>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let script = Script {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            number: 0,
             tensors: 4,
             elements: 1 << 18,
             gates: HashMap::new(),
@@ -151,8 +153,10 @@ impl FakeModel {
 }
 
 impl Script {
-    /// Makes the script known under its number, which is what the fake configuration file holds.
-    fn register(self) -> Arc<Self> {
+    /// Makes the script known under a number of its own, which is what the fake configuration holds.
+    fn register(mut self) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.number = NEXT.fetch_add(1, Ordering::Relaxed);
         let script = Arc::new(self);
         known().insert(script.number, Arc::downgrade(&script));
         script
@@ -168,8 +172,10 @@ impl Script {
 
     pub(super) fn note(&self, place: Place) {
         let (thread, on_device_thread) = (thread::current().id(), on_device_thread());
+        let time = Instant::now();
         self.log().push(FakeEvent {
             place,
+            time,
             thread,
             on_device_thread,
         });

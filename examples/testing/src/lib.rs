@@ -41,11 +41,12 @@ fn forge<P: Pipeline<Request: Default>>(mut commands: Commands) {
 fn quench<P: Pipeline>(mut done: On<Inferred<P>>, mut smithy: ResMut<Smithy>) {
     match done.take() {
         Ok(_) => smithy.swords += 1,
-        Err(error) => smithy.excuses.push(error.to_string()),
+        Err(error) => smithy.excuses.push(ErrorChain(&error).to_string()),
     }
 }
 
 fn apologise<P: Pipeline>(manager: Res<ModelManager<P>>, mut smithy: ResMut<Smithy>) {
-    let reason = manager.last_error.as_ref().map(ToString::to_string);
+    let error = manager.last_error.as_deref();
+    let reason = error.map(|error| ErrorChain(error).to_string());
     smithy.excuses.extend(reason);
 }

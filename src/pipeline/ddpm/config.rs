@@ -6,8 +6,18 @@ use serde_json::Value;
 use super::{SchedulerConfig, options::Options};
 use crate::{LoadError, ModelFiles};
 
+/// The largest width and height of a sample, in pixels.
+const MAX_SIDE: usize = 1 << 13;
+
+/// The most channels of anything.
+const MAX_CHANNELS: usize = 1 << 16;
+
+/// The most layers in a block.
+const MAX_LAYERS: usize = 1 << 8;
+
 /// Everything that a pipeline's JSON files say.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DdpmConfig {
     /// The network.
     pub unet: UNetConfig,
@@ -121,48 +131,53 @@ impl UNetConfig {
         )?;
         let config = Self {
             sample_size: take_sample_size(options)?,
-            in_channels: take_positive(options, "in_channels", 3)?,
-            out_channels: take_positive(options, "out_channels", 3)?,
+            in_channels: take_count(options, "in_channels", 3, MAX_CHANNELS)?,
+            out_channels: take_count(options, "out_channels", 3, MAX_CHANNELS)?,
             center_input_sample: options.take("center_input_sample", false)?,
             freq_shift: options.take("freq_shift", 0.0)?,
             flip_sin_to_cos: options.take("flip_sin_to_cos", true)?,
             down_attention: down,
             up_attention: up,
             mid_block: take_mid_block(options)?,
-            layers_per_block: take_positive(options, "layers_per_block", 2)?,
+            layers_per_block: take_count(options, "layers_per_block", 2, MAX_LAYERS)?,
             mid_block_scale_factor: options.take("mid_block_scale_factor", 1.0)?,
             downsample_padding: take_padding(options)?,
             attention_head_dim: options.take("attention_head_dim", Some(8))?,
-            norm_num_groups: take_positive(options, "norm_num_groups", 32)?,
-            attn_norm_num_groups: options.take("attn_norm_num_groups", None)?,
+            norm_num_groups: take_count(options, "norm_num_groups", 32, MAX_CHANNELS)?,
+            attn_norm_num_groups: take_optional(options, "attn_norm_num_groups")?,
             norm_eps: options.take("norm_eps", 1e-5)?,
             time_scale_shift: take_time_scale_shift(options)?,
             add_attention: options.take("add_attention", true)?,
-            time_embedding_dim: options
-                .take("time_embedding_dim", None)?
+            time_embedding_dim: take_optional(options, "time_embedding_dim")?
                 .unwrap_or(channels[0] * 4),
-            num_class_embeds: options.take("num_class_embeds", None)?,
+            num_class_embeds: take_optional(options, "num_class_embeds")?,
             block_out_channels: channels,
         };
         take_activation(options)?;
-        config.check_divisions(options)?;
+        config.check(options)?;
         Ok(config)
     }
 
-    /// Groups and heads divide the channels, or candle would stop in the middle of a job.
-    fn check_divisions(&self, options: &Options) -> Result<(), LoadError> {
+    /// What has to divide does, or candle would stop in the middle of a job.
+    fn check(&self, options: &Options) -> Result<(), LoadError> {
+        let groups = self.attn_norm_num_groups.unwrap_or(self.norm_num_groups);
         let heads = self.attention_head_dim.unwrap_or(1);
         for channels in &self.block_out_channels {
-            let refuse = |key, divisor: usize| {
-                let expected = format!("it has to divide the {channels} channels of a block");
-                Err(options.unsupported(key, &divisor.into(), expected))
-            };
-            if !channels.is_multiple_of(self.norm_num_groups) {
-                return refuse("norm_num_groups", self.norm_num_groups);
-            }
-            if heads == 0 || !channels.is_multiple_of(heads) {
-                return refuse("attention_head_dim", heads);
-            }
+            divides(options, "norm_num_groups", self.norm_num_groups, *channels)?;
+            divides(options, "attention_head_dim", heads, *channels)?;
+        }
+        divides(
+            options,
+            "attn_norm_num_groups",
+            groups,
+            *self.block_out_channels.last().unwrap_or(&0),
+        )?;
+        let halvings = 1_usize << (self.block_out_channels.len() - 1);
+        let (width, height) = self.sample_size;
+        if !width.is_multiple_of(halvings) || !height.is_multiple_of(halvings) {
+            let expected =
+                format!("sides that {halvings} divides are expected, since the blocks halve them");
+            return Err(options.unsupported("sample_size", &vec![height, width].into(), expected));
         }
         if self.in_channels != self.out_channels {
             let value = self.out_channels.into();
@@ -172,14 +187,42 @@ impl UNetConfig {
                 "it has to equal `in_channels`",
             ));
         }
+        let frequencies = self.block_out_channels[0] / 2;
+        if !(0.0..frequencies as f64).contains(&self.freq_shift) {
+            let expected = format!("0 or more and less than {frequencies} is expected");
+            return Err(options.unsupported("freq_shift", &self.freq_shift.into(), expected));
+        }
         Ok(())
     }
 }
 
-fn take_positive(options: &mut Options, key: &str, default: usize) -> Result<usize, LoadError> {
+fn divides(options: &Options, key: &str, divisor: usize, channels: usize) -> Result<(), LoadError> {
+    if divisor > 0 && channels.is_multiple_of(divisor) {
+        return Ok(());
+    }
+    let expected = format!("it has to divide the {channels} channels of a block");
+    Err(options.unsupported(key, &divisor.into(), expected))
+}
+
+fn take_count(
+    options: &mut Options,
+    key: &str,
+    default: usize,
+    most: usize,
+) -> Result<usize, LoadError> {
     match options.take(key, default)? {
-        0 => Err(options.unsupported(key, &0.into(), "a positive number is expected")),
-        number => Ok(number),
+        count if (1..=most).contains(&count) => Ok(count),
+        other => Err(options.unsupported(key, &other.into(), format!("1 to {most} is expected"))),
+    }
+}
+
+fn take_optional(options: &mut Options, key: &str) -> Result<Option<usize>, LoadError> {
+    match options.take(key, None)? {
+        Some(count) if !(1..=MAX_CHANNELS).contains(&count) => {
+            let expected = format!("1 to {MAX_CHANNELS}, or null, is expected");
+            Err(options.unsupported(key, &count.into(), expected))
+        }
+        other => Ok(other),
     }
 }
 
@@ -189,11 +232,11 @@ fn take_sample_size(options: &mut Options) -> Result<(usize, usize), LoadError> 
             SampleSize::Square(size) => (size, size),
             SampleSize::HeightWidth(height, width) => (width, height),
         };
-    if width == 0 || height == 0 {
+    if !(1..=MAX_SIDE).contains(&width) || !(1..=MAX_SIDE).contains(&height) {
         return Err(options.unsupported(
             "sample_size",
             &vec![height, width].into(),
-            "pixels are expected",
+            format!("1 to {MAX_SIDE} pixels are expected"),
         ));
     }
     Ok((width, height))
@@ -201,12 +244,13 @@ fn take_sample_size(options: &mut Options) -> Result<(usize, usize), LoadError> 
 
 fn take_channels(options: &mut Options) -> Result<Vec<usize>, LoadError> {
     let channels = options.take("block_out_channels", vec![224, 448, 672, 896])?;
-    if channels.is_empty() || channels.contains(&0) {
+    let is_sane = |count: &usize| (1..=MAX_CHANNELS).contains(count);
+    if !(1..=16).contains(&channels.len()) || !channels.iter().all(is_sane) {
         let value = channels.into();
         return Err(options.unsupported(
             "block_out_channels",
             &value,
-            "positive numbers are expected",
+            format!("1 to 16 blocks of 1 to {MAX_CHANNELS} channels are expected"),
         ));
     }
     Ok(channels)
@@ -334,6 +378,12 @@ mod tests {
             ("attention_head_dim", 0.into()),
             ("block_out_channels", vec![0, 64].into()),
             ("sample_size", Value::Null),
+            ("sample_size", 33.into()),
+            ("sample_size", 1_000_000.into()),
+            ("block_out_channels", vec![3_200_000_000_000_u64, 64].into()),
+            ("attn_norm_num_groups", 0.into()),
+            ("num_class_embeds", 0.into()),
+            ("freq_shift", 16.into()),
             ("brand_new_key", true.into()),
         ];
         for (key, value) in refused {

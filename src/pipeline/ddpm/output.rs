@@ -6,8 +6,6 @@ use bevy::{asset::RenderAssetUsages, image::Image};
 use wgpu_types::{Extent3d, TextureDimension, TextureFormat};
 
 /// Pictures as numbers: an output, or a preview.
-///
-/// More fields will come: end with `..default()`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DdpmOutput {
     /// `(batch, channels, height, width)`.
@@ -26,8 +24,9 @@ impl DdpmOutput {
 
     /// Returns a Bevy image for each sample, in sRGB with 8 bits a channel.
     ///
-    /// One channel is grey, three are red, green and blue, four have an opacity besides. Other models
-    /// make no pictures, and give none.
+    /// One channel is grey, three are red, green and blue, four have an opacity besides; numbers become
+    /// bytes as they are, so whether colours are multiplied by it is as the model was trained. Other
+    /// models make no pictures, and give none.
     pub fn images(&self) -> Vec<Image> {
         let [_, channels, height, width] = self.shape;
         let pixel: fn(&[u8]) -> [u8; 4] = match channels {
@@ -36,6 +35,9 @@ impl DdpmOutput {
             4 => |values| [values[0], values[1], values[2], values[3]],
             _ => return Vec::new(),
         };
+        if height == 0 || width == 0 {
+            return Vec::new();
+        }
         let size = Extent3d {
             width: width as u32,
             height: height as u32,

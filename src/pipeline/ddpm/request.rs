@@ -7,6 +7,9 @@ use candle_core::{Device, Tensor};
 use super::{Sampler, TimestepSpacing, UNetConfig, noise::Noise};
 use crate::InferError;
 
+/// The most numbers in the samples of one request: a gibibyte.
+const MAX_NUMBERS: usize = 1 << 28;
+
 /// Asks for pictures. More fields will come: end with `..default()`.
 #[derive(Clone, Debug)]
 pub struct DdpmRequest {
@@ -51,46 +54,42 @@ pub struct DdpmSettings {
 impl DdpmRequest {
     /// Refuses what the model cannot serve.
     pub(super) fn check(&self, unet: &UNetConfig) -> Result<(), InferError> {
-        let classes = unet.num_class_embeds;
-        let refuse = |field, value: String, expected: String| {
-            Err(InferError::InvalidRequest {
-                field,
-                value,
-                expected,
-            })
-        };
-        match (self.class, classes) {
-            (None, Some(count)) => {
-                return refuse(
-                    "class",
-                    "None".into(),
-                    format!("a class from 0 to {}", count - 1),
-                );
-            }
-            (Some(class), None) => {
-                return refuse("class", class.to_string(), "none: it has no classes".into());
-            }
-            (Some(class), Some(count)) if class as usize >= count => {
-                return refuse(
-                    "class",
-                    class.to_string(),
-                    format!("a class from 0 to {}", count - 1),
-                );
-            }
-            _ => {}
-        }
-        if self.batch == 0 {
-            return refuse("batch", "0".into(), "at least one picture".into());
-        }
+        self.check_class(unet.num_class_embeds)?;
         let (width, height) = unet.sample_size;
-        let expected = self.batch as usize * unet.in_channels * height * width;
+        let numbers = (self.batch as usize).checked_mul(unet.in_channels * height * width);
+        let Some(numbers) = numbers.filter(|numbers| (1..=MAX_NUMBERS).contains(numbers)) else {
+            let expected = format!("1 picture or more, and at most {MAX_NUMBERS} numbers in all");
+            return Err(InferError::invalid_request("batch", self.batch, expected));
+        };
         match &self.noise {
-            Some(noise) if noise.len() != expected => refuse(
-                "noise",
-                format!("{} numbers", noise.len()),
-                format!("{expected} numbers"),
-            ),
+            Some(noise) if noise.len() != numbers => {
+                let value = format!("{} numbers", noise.len());
+                Err(InferError::invalid_request(
+                    "noise",
+                    value,
+                    format!("{numbers} numbers"),
+                ))
+            }
             _ => Ok(()),
+        }
+    }
+
+    fn check_class(&self, classes: Option<usize>) -> Result<(), InferError> {
+        let value = self
+            .class
+            .map_or_else(|| "None".to_owned(), |class| class.to_string());
+        match (self.class, classes) {
+            (Some(class), Some(count)) if (class as usize) < count => Ok(()),
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(InferError::invalid_request(
+                "class",
+                value,
+                "None, since it has no classes",
+            )),
+            (_, Some(count)) => {
+                let expected = format!("a class from 0 to {}", count - 1);
+                Err(InferError::invalid_request("class", value, expected))
+            }
         }
     }
 

@@ -39,6 +39,22 @@ impl Default for Sampler {
     }
 }
 
+impl Sampler {
+    fn check(self) -> Result<(), InferError> {
+        let expected = match self {
+            Self::Ddpm => return Ok(()),
+            Self::Ddim { eta } if (0.0..=1.0).contains(&eta) => return Ok(()),
+            Self::Ddim { .. } => "an eta from 0 to 1",
+            Self::Euler | Self::DpmSolverPlusPlus => "`Ddpm` or `Ddim`: others are not implemented",
+        };
+        Err(InferError::invalid_request(
+            "sampler",
+            format!("{self:?}"),
+            expected,
+        ))
+    }
+}
+
 /// A sampler at work on one job.
 pub(super) struct Denoiser {
     config: SchedulerConfig,
@@ -61,39 +77,28 @@ impl Denoiser {
         sampler: Sampler,
         steps: u32,
     ) -> Result<Self, InferError> {
-        let refuse = |field, value: String, expected: String| {
-            Err(InferError::InvalidRequest {
-                field,
-                value,
-                expected,
-            })
-        };
         let trained = config.num_train_timesteps;
-        if steps == 0 || steps as usize > trained {
-            return refuse("steps", steps.to_string(), format!("1 to {trained} steps"));
-        }
-        match sampler {
-            Sampler::Ddpm => {}
-            Sampler::Ddim { eta } if (0.0..=1.0).contains(&eta) => {}
-            Sampler::Ddim { eta } => {
-                return refuse(
-                    "sampler",
-                    format!("Ddim {{ eta: {eta} }}"),
-                    "an eta from 0 to 1".into(),
-                );
+        let timesteps = match steps as usize {
+            count if (1..=trained).contains(&count) => timesteps(config, count),
+            _ => {
+                return Err(InferError::invalid_request(
+                    "steps",
+                    steps,
+                    format!("1 to {trained} steps"),
+                ));
             }
-            Sampler::Euler | Sampler::DpmSolverPlusPlus => {
-                return refuse(
-                    "sampler",
-                    format!("{sampler:?}"),
-                    "`Ddpm` or `Ddim`: others are not implemented".into(),
-                );
-            }
+        };
+        if timesteps.iter().any(|timestep| *timestep >= trained) {
+            let expected =
+                format!("fewer steps: with its `steps_offset` the first is beyond {trained}");
+            return Err(InferError::invalid_request("steps", steps, expected));
         }
+        sampler.check()?;
+        let (alphas, config) = (alphas_cumprod(config), config.clone());
         Ok(Self {
-            timesteps: timesteps(config, steps as usize),
-            alphas: alphas_cumprod(config),
-            config: config.clone(),
+            timesteps,
+            alphas,
+            config,
             sampler,
             steps,
         })

@@ -43,6 +43,7 @@ pub enum PredictionType {
 /// <https://arxiv.org/abs/2305.08891>).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSpacing {
     /// Both ends are asked.
     Linspace,

@@ -113,7 +113,7 @@ fn without_signal_at_the_end(cumprod: &[f32]) -> Vec<f32> {
 /// The time steps of a job, from noise to picture.
 pub(super) fn timesteps(config: &SchedulerConfig, steps: usize) -> Vec<usize> {
     let trained = config.num_train_timesteps;
-    let mut timesteps: Vec<usize> = match config.timestep_spacing {
+    match config.timestep_spacing {
         TimestepSpacing::Linspace => {
             let stride = if steps == 1 {
                 0.0
@@ -136,11 +136,7 @@ pub(super) fn timesteps(config: &SchedulerConfig, steps: usize) -> Vec<usize> {
                 |step: usize| (trained as f64 - step as f64 * stride).round_ties_even() as usize;
             (0..count).map(|step| at(step).saturating_sub(1)).collect()
         }
-    };
-    for timestep in &mut timesteps {
-        *timestep = (*timestep).min(trained - 1);
     }
-    timesteps
 }
 
 #[cfg(test)]

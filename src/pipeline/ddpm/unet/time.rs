@@ -22,9 +22,10 @@ impl Conditioning {
             .num_class_embeds
             .map(|count| embedding(count, outputs, vb.pp("class_embedding")));
         Ok(Self {
+            // First, so that its shape is checked before anything is sized by the configuration.
+            linear_1: linear(inputs, outputs, time.pp("linear_1"))?,
             frequencies: frequencies(inputs, config.freq_shift),
             flip_sin_to_cos: config.flip_sin_to_cos,
-            linear_1: linear(inputs, outputs, time.pp("linear_1"))?,
             linear_2: linear(outputs, outputs, time.pp("linear_2"))?,
             classes: classes.transpose()?,
         })
