@@ -10,7 +10,7 @@
 //! ```
 //!
 //! 1. [`ModelPlugin<P>`] adds one kind of model to the app, with a [`ModelManager<P>`] resource. `P` is a
-//!    [`Pipeline`]: [`DdpmPipeline`](ddpm::DdpmPipeline) is one, a game may bring its own.
+//!    [`Pipeline`]: [`DdpmPipeline`] is one, a game may bring its own.
 //! 2. [`ModelManager::load`] asks for a model. A few frames later the [`ModelState`] is Loaded, or Failed
 //!    with a [`LoadError`].
 //! 3. [`Infer<P>`] on an entity is a job. [`InferStep<P>`] and [`Inferred<P>`] are triggered there.

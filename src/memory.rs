@@ -29,7 +29,7 @@ mod cuda;
 #[cfg(feature = "metal")]
 mod metal;
 
-/// What a release gave back, in bytes.
+/// What an unload or a cancelled load gave back, in bytes.
 ///
 /// `freed` counts what the device's own counters say was given back between the moment before the
 /// drop and the moment after it: the heap in use on the CPU (glibc only), the memory pool's used bytes

@@ -171,6 +171,8 @@ impl ModelSource {
 
     /// Sets the number format that the weights run in: [`DType::F32`], which is the default, `F16`, `BF16`
     /// or `F64`. They are converted while they are read. Others fail to load.
+    ///
+    /// candle 0.11 has no matrix product in `BF16` on the CPU: there, a job of such a model fails.
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);

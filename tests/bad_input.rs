@@ -227,12 +227,12 @@ fn a_variant_that_is_broken_is_not_passed_over() {
 fn a_size_that_no_memory_holds() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
-        json["sample_size"] = 1_000_000_000.into()
+        json["sample_size"] = 1_000_000_000.into();
     });
     assert_refused(model.path().to_owned(), &["`sample_size` is"]);
     let model = copy();
     edit(&model, "unet/config.json", |json| {
-        json["block_out_channels"] = [1_u64 << 41, 16].to_vec().into()
+        json["block_out_channels"] = [1_u64 << 41, 16].to_vec().into();
     });
     assert_refused(model.path().to_owned(), &["`block_out_channels` is"]);
 }

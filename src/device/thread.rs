@@ -155,7 +155,7 @@ fn own_device(
             match next_turn(&context, &commands, stopped).await {
                 Turn::Stop => break,
                 Turn::Run(command) => {
-                    guarded("a command of the device thread", || command(&context))
+                    guarded("a command of the device thread", || command(&context));
                 }
                 Turn::Stepped => {}
             }
