@@ -3,7 +3,8 @@
 use std::{
     convert::Infallible,
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ const PRIORITY: u8 = 25;
 
 /// Threads that end together.
 pub(crate) struct Threads {
-    handles: Vec<JoinHandle<()>>,
+    handles: Vec<(JoinHandle<()>, Arc<Listed>)>,
     running: Option<Sender<Infallible>>,
     ended: Receiver<Infallible>,
 }
@@ -39,12 +40,15 @@ impl Threads {
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let running = self.running.clone();
+        let listed = Arc::new(Listed::default());
+        let own = listed.clone();
         let thread = Builder::new().name(name).spawn(move || {
             let _running = running;
+            own.enter();
             lower_priority();
             run();
         })?;
-        self.handles.push(thread);
+        self.handles.push((thread, listed));
         Ok(())
     }
 
@@ -54,9 +58,10 @@ impl Threads {
         self.running = None;
         let all_ended = self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
         let mut left = Vec::new();
-        for thread in self.handles.drain(..) {
+        for (thread, listed) in self.handles.drain(..) {
             if all_ended || thread.is_finished() {
                 let _ = thread.join();
+                listed.wait_until_gone(deadline);
             } else {
                 left.push(thread.thread().name().unwrap_or("unnamed").to_owned());
             }
@@ -70,6 +75,27 @@ pub(crate) fn deadline_in(timeout: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(timeout)
         .unwrap_or_else(|| now + Duration::from_secs(86_400))
+}
+
+/// Where the system lists a thread. Linux lets a join return a moment before the thread leaves the list,
+/// and a game that counts its threads after the end of the app should not see ours.
+#[derive(Default)]
+struct Listed(OnceLock<PathBuf>);
+
+impl Listed {
+    /// Called on the thread itself.
+    fn enter(&self) {
+        if let Ok(entry) = std::fs::read_link("/proc/thread-self") {
+            let _ = self.0.set(Path::new("/proc").join(entry));
+        }
+    }
+
+    fn wait_until_gone(&self, deadline: Instant) {
+        let is_listed = || self.0.get().is_some_and(|entry| entry.exists());
+        while is_listed() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
 }
 
 fn lower_priority() {
