@@ -21,50 +21,46 @@ pub(super) struct Header {
 /// Reads and checks the header of `file`, and that the file is as long as it says.
 pub(super) fn read_header(files: &dyn ModelFiles, file: &str) -> Result<Header, LoadError> {
     let found = files.len(file)?;
-    let mut prefix = [0; PREFIX as usize];
-    if found < PREFIX {
-        return Err(LoadError::CutShort {
-            file: file.into(),
-            expected: PREFIX,
-            found,
-        });
-    }
-    files.read_at(file, 0, &mut prefix)?;
-    let length = u64::from_le_bytes(prefix);
-    if length > MAX_HEADER {
-        return Err(LoadError::header(
-            file,
-            format!("its header claims {length} bytes, {MAX_HEADER} are allowed"),
-        ));
-    }
+    at_least(PREFIX, found, file)?;
+    let length = header_length(files, file)?;
     let data_start = PREFIX + length;
-    if found < data_start {
-        return Err(LoadError::CutShort {
-            file: file.into(),
-            expected: data_start,
-            found,
-        });
-    }
+    at_least(data_start, found, file)?;
     let mut header = vec![0; length as usize];
     files.read_at(file, PREFIX, &mut header)?;
     let tensors: Metadata =
         serde_json::from_slice(&header).map_err(|error| LoadError::header(file, error))?;
     let expected = data_start + tensors.data_len() as u64;
-    match found.cmp(&expected) {
-        std::cmp::Ordering::Less => Err(LoadError::CutShort {
+    at_least(expected, found, file)?;
+    if found > expected {
+        let reason = format!("{} bytes follow the last tensor", found - expected);
+        return Err(LoadError::header(file, reason));
+    }
+    Ok(Header {
+        tensors,
+        data_start,
+    })
+}
+
+fn header_length(files: &dyn ModelFiles, file: &str) -> Result<u64, LoadError> {
+    let mut prefix = [0; PREFIX as usize];
+    files.read_at(file, 0, &mut prefix)?;
+    let length = u64::from_le_bytes(prefix);
+    if length > MAX_HEADER {
+        let reason = format!("its header claims {length} bytes, {MAX_HEADER} are allowed");
+        return Err(LoadError::header(file, reason));
+    }
+    Ok(length)
+}
+
+fn at_least(expected: u64, found: u64, file: &str) -> Result<(), LoadError> {
+    if found < expected {
+        return Err(LoadError::CutShort {
             file: file.into(),
             expected,
             found,
-        }),
-        std::cmp::Ordering::Equal => Ok(Header {
-            tensors,
-            data_start,
-        }),
-        std::cmp::Ordering::Greater => Err(LoadError::header(
-            file,
-            format!("{} bytes follow the last tensor", found - expected),
-        )),
+        });
     }
+    Ok(())
 }
 
 /// The format in which a stored tensor is read, where this crate can.

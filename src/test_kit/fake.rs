@@ -1,6 +1,6 @@
 //! [`Fake`]: the pipeline that does what its script says.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bevy::math::UVec2;
 use candle_core::Tensor;
@@ -23,6 +23,8 @@ pub struct Fake<const KIND: usize = 0> {
 pub struct FakeRequest {
     /// How many steps the job has.
     pub steps: u32,
+    /// How long each step keeps the device thread busy.
+    pub work: Duration,
     /// Makes this one job panic, in its first step.
     pub panic: bool,
     /// Makes this one job fail, in its first step.
@@ -33,6 +35,7 @@ impl Default for FakeRequest {
     fn default() -> Self {
         Self {
             steps: 3,
+            work: Duration::ZERO,
             panic: false,
             fail: false,
         }
@@ -120,6 +123,7 @@ impl<const KIND: usize> Pipeline for Fake<KIND> {
                 return Err(InferError::failed("asked to fail"));
             }
             self.at(Place::Infer).await.map_err(InferError::failed)?;
+            std::thread::sleep(request.work);
             steps.next(step, request.steps, || step * 10).await;
         }
         let (settings, tensors) = (*steps.settings(), self.weights.len());
