@@ -79,7 +79,7 @@ fn assert_refused(source: impl Into<ModelSource>, words: &[&str]) -> Arc<LoadErr
 }
 
 #[test]
-fn a_missing_folder() {
+fn a_missing_folder_is_refused() {
     let error = assert_refused(
         "models/nowhere",
         &["models/nowhere", "does not exist", "asset folder"],
@@ -88,14 +88,14 @@ fn a_missing_folder() {
 }
 
 #[test]
-fn a_missing_file() {
+fn a_missing_file_is_refused() {
     let model = copy();
     fs::remove_file(model.path().join("unet/config.json")).expect("it was there");
     assert_refused(model.path().to_owned(), &["`unet/config.json` is missing"]);
 }
 
 #[test]
-fn broken_json() {
+fn broken_json_is_refused() {
     let model = copy();
     fs::write(
         model.path().join("unet/config.json"),
@@ -106,7 +106,7 @@ fn broken_json() {
 }
 
 #[test]
-fn a_missing_tensor() {
+fn a_missing_tensor_is_refused() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
         json["layers_per_block"] = 2.into();
@@ -116,7 +116,7 @@ fn a_missing_tensor() {
 }
 
 #[test]
-fn a_wrong_shape() {
+fn a_wrong_shape_is_refused() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
         json["num_class_embeds"] = 4.into();
@@ -129,7 +129,7 @@ fn a_wrong_shape() {
 }
 
 #[test]
-fn an_unknown_option() {
+fn an_unknown_option_is_refused() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
         json["warp_drive"] = "on".into();
@@ -141,7 +141,7 @@ fn an_unknown_option() {
 }
 
 #[test]
-fn an_option_that_is_not_implemented() {
+fn an_option_that_is_not_implemented_is_refused() {
     let model = copy();
     edit(&model, "scheduler/scheduler_config.json", |json| {
         json["thresholding"] = true.into();
@@ -153,7 +153,7 @@ fn an_option_that_is_not_implemented() {
 }
 
 #[test]
-fn a_file_that_is_cut_short() {
+fn a_file_that_is_cut_short_is_refused() {
     let model = copy();
     let path = model.path().join(WEIGHTS);
     let bytes = fs::read(&path).expect("weights");
@@ -163,7 +163,7 @@ fn a_file_that_is_cut_short() {
 }
 
 #[test]
-fn a_folder_where_a_file_should_be() {
+fn a_folder_where_a_file_should_be_is_refused() {
     let model = copy();
     fs::remove_file(model.path().join("unet/config.json")).expect("it was there");
     fs::create_dir(model.path().join("unet/config.json")).expect("a folder");
@@ -171,7 +171,7 @@ fn a_folder_where_a_file_should_be() {
 }
 
 #[test]
-fn a_file_that_may_not_be_read() {
+fn a_file_that_may_not_be_read_is_refused() {
     struct Forbidden;
     impl Forbidden {
         fn refuse<T>(name: &str) -> Result<T, LoadError> {
@@ -200,7 +200,7 @@ fn a_file_that_may_not_be_read() {
 }
 
 #[test]
-fn a_number_format_that_models_cannot_run_in() {
+fn a_number_format_that_models_cannot_run_in_is_refused() {
     let source = ModelSource::from(fixture()).dtype(DType::U32);
     assert_refused(source, &["U32", "choose F32"]);
 }
@@ -224,7 +224,7 @@ fn a_variant_that_is_broken_is_not_passed_over() {
 }
 
 #[test]
-fn a_size_that_no_memory_holds() {
+fn a_size_that_no_memory_holds_is_refused() {
     let model = copy();
     edit(&model, "unet/config.json", |json| {
         json["sample_size"] = 1_000_000_000.into();
@@ -238,7 +238,7 @@ fn a_size_that_no_memory_holds() {
 }
 
 #[test]
-fn a_model_that_is_larger_than_the_budget() {
+fn a_model_that_is_larger_than_the_budget_is_refused() {
     let mut app = app();
     app.add_plugins(CandlePlugin {
         memory_budget: Some(1000),
@@ -310,7 +310,7 @@ fn end(app: &mut App, request: DdpmRequest) -> Result<DdpmOutput, InferError> {
 }
 
 #[test]
-fn a_class_out_of_range() {
+fn a_class_out_of_range_is_refused() {
     assert_request_refused(
         DdpmRequest {
             class: Some(3),
@@ -321,12 +321,12 @@ fn a_class_out_of_range() {
 }
 
 #[test]
-fn a_class_that_is_needed_and_not_given() {
+fn a_class_that_is_needed_and_not_given_is_refused() {
     assert_request_refused(DdpmRequest::default(), &["`class` is None", "0 to 2"]);
 }
 
 #[test]
-fn zero_steps_and_too_many() {
+fn zero_steps_and_too_many_are_refused() {
     for steps in [0, 501] {
         let request = DdpmRequest {
             class: Some(0),
@@ -338,7 +338,7 @@ fn zero_steps_and_too_many() {
 }
 
 #[test]
-fn no_pictures_too_many_and_the_wrong_noise() {
+fn no_pictures_too_many_and_the_wrong_noise_are_refused() {
     let too_many = DdpmRequest {
         class: Some(0),
         batch: u32::MAX,
@@ -365,7 +365,7 @@ fn no_pictures_too_many_and_the_wrong_noise() {
 }
 
 #[test]
-fn nothing_is_loaded() {
+fn with_nothing_loaded_the_job_says_what_to_do() {
     let error = end(&mut app(), DdpmRequest::default()).expect_err("nothing is loaded");
     assert!(
         error
@@ -376,7 +376,7 @@ fn nothing_is_loaded() {
 }
 
 #[test]
-fn the_model_failed() {
+fn with_a_failed_model_the_job_says_why() {
     let mut app = app();
     app.world_mut()
         .resource_mut::<ModelManager<DdpmPipeline>>()

@@ -142,7 +142,21 @@ struct Task {
     is_ready: bool,
 }
 
+/// What runs in the background of a shell ignores SIGINT, and its children do, too.
+#[cfg(unix)]
+fn accept_sigint() {
+    #[expect(unsafe_code, reason = "the standard library cannot reset a signal")]
+    // SAFETY: the default action is set before the first thread is started and before any handler is.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL);
+    }
+}
+
+#[cfg(not(unix))]
+fn accept_sigint() {}
+
 fn child(task: &str) -> ExitCode {
+    accept_sigint();
     let (work, end) = task.split_once('/').expect("what/how");
     let gate = Gate::closed();
     let model = FakeModel::new("model");

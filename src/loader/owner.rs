@@ -174,7 +174,7 @@ async fn collect<C>(
             }
             Ok(ToOwner::Build(config)) => return Ok((config, weights)),
             // Where the ticket knows more, its error came first and stays.
-            Ok(ToOwner::Failed) | Err(_) => return Err(LoadError::DeviceLost),
+            Ok(ToOwner::Failed) | Err(_) => return Err(LoadError::Interrupted),
         }
     }
 }
