@@ -14,6 +14,7 @@
 
 use std::{cell::Cell, fmt, num::NonZeroUsize, thread::available_parallelism};
 
+use bevy::prelude::*;
 use candle_core::Device;
 use tracing::warn;
 
@@ -25,7 +26,8 @@ thread_local! {
 }
 
 /// Where models run.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum DeviceChoice {
     /// CUDA or Metal where compiled in and present, else the CPU.
     #[default]
@@ -51,7 +53,7 @@ impl fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// Replaces [`Auto`](Self::Auto) by what is compiled in.
-    fn resolve(self) -> Self {
+    pub(crate) fn resolve(self) -> Self {
         match self {
             Self::Auto if cfg!(any(feature = "cuda", feature = "metal")) => Self::Auto,
             Self::Auto => Self::Cpu,

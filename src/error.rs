@@ -23,6 +23,8 @@ use std::{error::Error, io, sync::Arc};
 use candle_core::DType;
 use thiserror::Error;
 
+use crate::memory::Shortage;
+
 /// A boxed cause, so that an update of the library behind it is not a breaking change here.
 pub type BoxedSource = Box<dyn Error + Send + Sync + 'static>;
 
@@ -138,7 +140,7 @@ pub enum LoadError {
         /// The format asked for.
         dtype: DType,
     },
-    /// The model is larger than what the memory budget leaves.
+    /// The model is larger than what the memory budget leaves, and no eviction can help.
     #[error(
         "{needed} bytes are needed, but {in_use} of the budget of {budget} bytes are in use; \
          unload a model or raise `CandlePlugin::memory_budget`"
@@ -262,6 +264,19 @@ pub enum InferError {
     /// The model was unloaded, reloaded or replaced before the job was done.
     #[error("the model was unloaded before the job was done")]
     Unloaded,
+    /// The job's working memory does not fit beside its model and what cannot be evicted.
+    #[error(
+        "{needed} bytes are needed for the job, but {in_use} of the budget of {budget} bytes are in use; \
+         ask for less at once or raise `CandlePlugin::memory_budget`"
+    )]
+    OverBudget {
+        /// Bytes that the job needs on top of its model.
+        needed: u64,
+        /// Bytes of the device's whole budget.
+        budget: u64,
+        /// Bytes claimed at that moment, the model's own included.
+        in_use: u64,
+    },
     /// The pipeline panicked. The model stays loaded, and the next job runs.
     #[error("the pipeline panicked: {0}")]
     Panicked(String),
@@ -304,6 +319,36 @@ impl InferError {
     /// Wraps any other reason, for pipelines of your own.
     pub fn failed(source: impl Into<BoxedSource>) -> Self {
         Self::Failed(Arc::from(source.into()))
+    }
+}
+
+impl From<Shortage> for LoadError {
+    fn from(shortage: Shortage) -> Self {
+        let Shortage {
+            needed,
+            budget,
+            in_use,
+        } = shortage;
+        Self::OverBudget {
+            needed,
+            budget,
+            in_use,
+        }
+    }
+}
+
+impl From<Shortage> for InferError {
+    fn from(shortage: Shortage) -> Self {
+        let Shortage {
+            needed,
+            budget,
+            in_use,
+        } = shortage;
+        Self::OverBudget {
+            needed,
+            budget,
+            in_use,
+        }
     }
 }
 

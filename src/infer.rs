@@ -22,10 +22,11 @@
 //! | the model is | the job |
 //! |---|---|
 //! | Idle, nothing wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
-//! | Loading or Unloading with a load wanted | waits |
+//! | Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
 //! | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
-//! | Loaded | runs, first come first served |
+//! | Loaded | runs, first come first served, when its working memory fits |
 //! | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
+//! | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
 //! | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
 
 use std::{
@@ -49,15 +50,17 @@ use crate::{
 
 mod delivery;
 mod job;
+mod serve;
 mod steps;
 
 pub(crate) use delivery::deliver;
 pub(crate) use job::{End, Job};
+pub(crate) use serve::serve;
 pub use steps::Steps;
 use steps::{Reporter, Step};
 
 /// Tells one `Infer` from the next on the same entity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct JobId(u64);
 
 impl JobId {

@@ -97,8 +97,11 @@ pub use device::DeviceChoice;
 pub use error::{BoxedSource, ErrorChain, InferError, LoadError};
 pub use infer::{Infer, InferStep, Inferred, Steps};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
-pub use manager::{ModelManager, ModelStatus};
-pub use memory::{ReleaseReport, ResourceManager};
+pub use manager::{ModelManager, ModelStatus, Residency};
+pub use memory::{
+    DeviceMemory, EvictionPolicy, LeastRecentlyUsed, ModelMemory, ReleaseReport, ResidentModel,
+    ResourceManager, SlotId, Standing,
+};
 pub use pipeline::{
     Pipeline, PipelineManager, Slot,
     ddpm::{self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler},
@@ -110,7 +113,7 @@ pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionRe
 
 /// What [`StateManager`] decides on and answers: the state machine without Bevy, threads or clock.
 pub mod machine {
-    pub use crate::state::{Ended, Facts, ModelAction, StateManager, Step, Wish};
+    pub use crate::state::{Ended, Facts, Leave, ModelAction, StateManager, Step, Wish};
 }
 
 /// The quick start of the README, compiled.
@@ -124,7 +127,7 @@ pub mod prelude {
         CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, Infer, InferError,
         InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
         ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
-        PipelineManager, Plan, Progress, ReleaseReport, ResourceManager, Slot, StateManager,
+        PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot, StateManager,
         StateOf, Steps, TransitionReason,
         ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
     };

@@ -11,6 +11,7 @@
 //! the memory is measured on the device thread and the manager hears that it is back.
 
 use std::{
+    any::type_name,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
@@ -30,6 +31,7 @@ use crate::{
     infer::Job,
     lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
+    memory::{Account, Holder, Ledger, SlotId, default_budget},
     threads::deadline_in,
 };
 
@@ -54,7 +56,7 @@ use readers::Readers;
 use task::LoadTask;
 pub(crate) use ticket::Gone;
 
-/// Starts loads, and owns the threads that they need: the readers and the device's.
+/// Starts loads, and owns the threads that they need: the readers, and one for each device.
 ///
 /// The threads start with the app and end with it. Cancelling is dropping the handle that
 /// `start` returns.
@@ -66,31 +68,45 @@ pub struct LoaderService {
     /// The folder that relative model paths start at.
     root: PathBuf,
     device: DeviceChoice,
+    /// Devices that managers have for themselves.
+    others: Vec<DeviceChoice>,
     threads: Option<NonZeroUsize>,
     shutdown_timeout: Duration,
-    memory: ResourceManager,
-    executors: Option<Executors>,
+    // The threads that this app uses. Other apps of the process may use them too.
+    readers: Option<Arc<Readers>>,
+    devices: Vec<(DeviceChoice, Arc<DeviceThread>)>,
 }
 
-/// The threads that this app uses. Other apps of the process may use them too.
-struct Executors {
-    readers: Arc<Readers>,
-    device: Arc<DeviceThread>,
+/// Who loads, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) slot: SlotId,
+    /// [`None`]: the app's own device.
+    pub(crate) device: Option<DeviceChoice>,
 }
 
 /// A load, and then the model that it became: dropping it cancels the one and unloads the other.
 pub(crate) struct Load<P: Pipeline> {
     /// The first field: fields drop in order, and whoever sees the others go looks at this one.
     _lifeline: Lifeline,
+    /// Ends the jobs of a model that is parked.
+    session: (Lifeline, Watch),
+    generation: u64,
     jobs: async_channel::Sender<Job<P>>,
     progress: Arc<ProgressCell>,
+    account: Arc<Account>,
     _task: Task<()>,
 }
 
 impl<P: Pipeline> Load<P> {
-    /// Bytes claimed of the budget, 0 while planning.
-    pub(crate) fn claimed(&self) -> u64 {
-        self.progress.claimed()
+    /// What the books say about it.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// The number that its workers know it by. A parked model that comes back keeps it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -99,25 +115,27 @@ impl<P: Pipeline> Load<P> {
 
     /// Hands a job to the model. Where that has gone meanwhile, the dropped job says so by itself.
     pub(crate) fn run(&self, job: Job<P>) {
+        let job = job.hand_over(self.account.hand_over(), &self.session.1);
         let _ = self.jobs.try_send(job);
+    }
+
+    /// Ends the jobs that it has, each at its next step. The model stays.
+    pub(crate) fn end_session(&mut self) {
+        self.session = Lifeline::new();
     }
 }
 
 impl LoaderService {
-    pub(crate) fn new(
-        plugin: &crate::CandlePlugin,
-        root: PathBuf,
-        memory: ResourceManager,
-    ) -> Self {
-        Self {
-            app: Lifeline::new(),
-            root,
-            device: plugin.device,
-            threads: plugin.threads,
-            shutdown_timeout: plugin.shutdown_timeout,
-            memory,
-            executors: None,
-        }
+    /// Takes the settings of the app.
+    pub(crate) fn configure(&mut self, plugin: &crate::CandlePlugin) {
+        self.device = plugin.device.resolve();
+        self.threads = plugin.threads;
+        self.shutdown_timeout = plugin.shutdown_timeout;
+    }
+
+    /// Has a device opened with the app.
+    pub(crate) fn use_device(&mut self, device: DeviceChoice) {
+        self.others.push(device.resolve());
     }
 
     pub(crate) fn set_root(&mut self, root: PathBuf) {
@@ -130,22 +148,39 @@ impl LoaderService {
     }
 
     /// Starts the threads, where they are not running yet.
-    pub(crate) fn open(&mut self) -> Result<(), LoadError> {
-        self.executors().map(drop)
+    pub(crate) fn open(&mut self, memory: &mut ResourceManager) -> Result<(), LoadError> {
+        self.readers()?;
+        self.device_thread(self.device, memory)?;
+        for device in std::mem::take(&mut self.others) {
+            self.device_thread(device, memory)?;
+        }
+        Ok(())
     }
 
-    fn executors(&mut self) -> Result<&Executors, LoadError> {
+    fn readers(&mut self) -> Result<&Arc<Readers>, LoadError> {
         if cfg!(any(target_family = "wasm", target_os = "android")) {
             return Err(LoadError::Unsupported);
         }
-        let running = match self.executors.take() {
+        let running = match self.readers.take() {
             Some(running) => running,
-            None => Executors {
-                readers: Readers::shared(self.shutdown_timeout)?,
-                device: DeviceThread::shared(self.device, self.threads, self.shutdown_timeout)?,
-            },
+            None => Readers::shared(self.shutdown_timeout)?,
         };
-        Ok(self.executors.insert(running))
+        Ok(self.readers.insert(running))
+    }
+
+    fn device_thread(
+        &mut self,
+        device: DeviceChoice,
+        memory: &mut ResourceManager,
+    ) -> Result<Arc<DeviceThread>, LoadError> {
+        let mut known = self.devices.iter();
+        if let Some((_, thread)) = known.find(|(choice, _)| *choice == device) {
+            return Ok(thread.clone());
+        }
+        let thread = DeviceThread::shared(device, self.threads, self.shutdown_timeout)?;
+        learn_budget(&thread, memory.ledger(device));
+        self.devices.push((device, thread.clone()));
+        Ok(thread)
     }
 
     /// Starts a load. Its end is told to `mailbox` in any case, as `Built` or as `Gone`.
@@ -153,9 +188,11 @@ impl LoaderService {
         &mut self,
         source: &ModelSource,
         generation: u64,
+        place: Place,
+        memory: &mut ResourceManager,
         mailbox: Mailbox<P>,
     ) -> Option<Load<P>> {
-        self.try_start(source, generation, mailbox.clone())
+        self.try_start(source, generation, place, memory, mailbox.clone())
             .map_err(|error| mailbox.send(Event::Gone(Gone::without_memory(generation, error))))
             .ok()
     }
@@ -164,58 +201,96 @@ impl LoaderService {
         &mut self,
         source: &ModelSource,
         generation: u64,
+        place: Place,
+        memory: &mut ResourceManager,
         mailbox: Mailbox<P>,
     ) -> Result<Load<P>, LoadError> {
         let (files, dtype) = (source.open(&self.root), runnable(source.run_dtype())?);
+        let readers = self.readers()?.handle();
+        let device = place.device.unwrap_or(self.device).resolve();
+        let thread = self.device_thread(device, memory)?;
+        let account = memory.open_account(Holder {
+            slot: place.slot,
+            kind: type_name::<P>(),
+            model_id: source.id(),
+            device,
+        });
         let (lifeline, watch) = Lifeline::new();
         let watch = watch.and(&self.app.1);
-        let memory = self.memory.clone();
-        let executors = self.executors()?;
         let (jobs, queue) = async_channel::unbounded();
         let progress = Arc::new(ProgressCell::default());
-        let signal = mailbox.signal();
         let setup = OwnerSetup {
             generation,
-            watch,
+            watch: watch.clone(),
             dtype,
             progress: progress.clone(),
+            account: account.clone(),
             jobs: queue,
-            mailbox,
+            mailbox: mailbox.clone(),
         };
-        let owner = spawn_owner::<P>(&executors.device.handle(), setup);
-        let readers = executors.readers.handle();
         let task = LoadTask::<P> {
             files,
             dtype,
-            memory,
+            account: account.clone(),
+            watch,
             readers,
             progress: progress.clone(),
-            signal,
-            owner,
+            signal: mailbox.signal(),
+            owner: spawn_owner::<P>(&thread.handle(), setup),
         };
         let pool = AsyncComputeTaskPool::get_or_init(TaskPool::default);
         Ok(Load {
             _lifeline: lifeline,
+            session: Lifeline::new(),
+            generation,
             jobs,
             progress,
+            account,
             _task: pool.spawn(task.run()),
         })
     }
 
     /// Ends the threads, or leaves them to the process's other apps.
     pub(crate) fn end(&mut self, deadline: Instant) {
-        let Some(Executors { readers, device }) = self.executors.take() else {
-            return;
-        };
-        let (mut readers, mut device) = (Arc::into_inner(readers), Arc::into_inner(device));
+        let devices = self.devices.drain(..).map(|(_, thread)| thread);
+        let mut devices: Vec<_> = devices.filter_map(Arc::into_inner).collect();
+        let mut readers = self.readers.take().and_then(Arc::into_inner);
         readers.iter_mut().for_each(Readers::stop);
-        device.iter_mut().for_each(DeviceThread::stop);
+        devices.iter_mut().for_each(DeviceThread::stop);
         // Threads that are idle need a moment to end, even where a stuck one has used up the time.
         let deadline = deadline.max(deadline_in(GRACE));
-        device.iter_mut().for_each(|device| device.join(deadline));
-        readers
-            .iter_mut()
-            .for_each(|readers| readers.join(deadline));
+        for device in &mut devices {
+            device.join(deadline);
+        }
+        if let Some(readers) = &mut readers {
+            readers.join(deadline);
+        }
+    }
+}
+
+/// Measures the budget on the device's own thread, once the device is open, unless the game has said one.
+fn learn_budget(thread: &DeviceThread, ledger: Arc<Ledger>) {
+    thread.handle().run(move |context| {
+        if let Ok(device) = &context.device {
+            // A platform that cannot say what it has gets no limit.
+            ledger.learn_budget(default_budget(device).unwrap_or(u64::MAX));
+        }
+    });
+}
+
+impl FromWorld for LoaderService {
+    fn from_world(_: &mut World) -> Self {
+        let plugin = crate::CandlePlugin::default();
+        Self {
+            app: Lifeline::new(),
+            root: PathBuf::new(),
+            device: plugin.device.resolve(),
+            others: Vec::new(),
+            threads: plugin.threads,
+            shutdown_timeout: plugin.shutdown_timeout,
+            readers: None,
+            devices: Vec::new(),
+        }
     }
 }
 

@@ -25,8 +25,8 @@
 //! ```
 
 use std::{
-    collections::VecDeque,
     ops::Deref,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,21 +34,26 @@ use bevy::prelude::*;
 use crossbeam_channel::{Receiver, unbounded};
 
 use crate::{
-    InferError, ModelSource, ModelState, Pipeline, PipelineManager, StateManager,
-    infer::{End, Job},
-    loader::Gone,
-    machine::Wish,
+    DeviceChoice, ModelSource, Pipeline, PipelineManager, ResourceManager, SlotId, StateManager,
+    infer::End,
+    loader::{Gone, Place},
+    memory::Account,
     signal::Signal,
 };
 
+mod jobs;
 mod mailbox;
 mod reconcile;
+mod residency;
 mod shutdown;
+mod stay;
 mod status;
 mod wishes;
 
 pub(crate) use mailbox::{Built, Event, Mailbox};
+use jobs::Waiting;
 pub(crate) use reconcile::reconcile;
+pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};
 pub use status::ModelStatus;
 use wishes::Wishes;
@@ -69,17 +74,33 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// | Loaded | – | → Unloading → Idle → Loading | → Unloading → Idle → Loading | → Unloading → Idle | – |
 /// | Unloading | waits, then → Loading | the same | the same | forgets what waits | forgets what waits |
 /// | Failed | → Loading, at most once a second | → Loading | → Loading | → Idle | – |
+///
+/// A model that was evicted or has expired is Idle and still [`wanted`](ModelStatus::wanted): a job or a new
+/// `load` brings it back. See [`Residency`].
 #[derive(Resource)]
 pub struct ModelManager<P: Pipeline> {
     status: ModelStatus,
     machine: StateManager,
     wishes: Wishes,
     pipeline: PipelineManager<P>,
-    waiting: VecDeque<Job<P>>,
+    place: Place,
+    residency: Residency,
+    /// The game has asked for the memory of parked models, too.
+    wants_parked_back: bool,
+    waiting: Waiting<P>,
     mailbox: Mailbox<P>,
     received: Receiver<Event<P>>,
+    /// The generation that the workers of the current model know it by.
+    held: u64,
+    /// The generations of all loads whose memory is not back.
+    alive: Vec<u64>,
     built: Option<Built>,
     gone: Option<Gone>,
+    /// The model that is being parked.
+    parking: Option<Arc<Account>>,
+    /// The clock of the app, as of the last look.
+    now: Duration,
+    loading_since: Option<Instant>,
     failed_at: Option<Instant>,
     /// Jobs that ended while the app waited for its models to end.
     late_ends: Vec<End<P>>,
@@ -98,17 +119,26 @@ impl<P: Pipeline> Deref for ModelManager<P> {
 impl<P: Pipeline> FromWorld for ModelManager<P> {
     fn from_world(world: &mut World) -> Self {
         let signal = world.get_resource_or_init::<Signal>().clone();
+        let slot = world.get_resource_or_init::<ResourceManager>().add_slot();
         let (sender, received) = unbounded();
         Self {
             status: ModelStatus::default(),
             machine: StateManager::default(),
             wishes: Wishes::default(),
             pipeline: PipelineManager::default(),
-            waiting: VecDeque::new(),
+            place: Place { slot, device: None },
+            residency: Residency::default(),
+            wants_parked_back: false,
+            waiting: Waiting::default(),
             mailbox: Mailbox::new(sender, signal),
             received,
+            held: 0,
+            alive: Vec::new(),
             built: None,
             gone: None,
+            parking: None,
+            now: Duration::ZERO,
+            loading_since: None,
             failed_at: None,
             late_ends: Vec::new(),
             closed: false,
@@ -119,6 +149,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
 impl<P: Pipeline> ModelManager<P> {
     /// Asks for a model. A load in progress of another one is cancelled, a loaded other one unloaded.
     pub fn load(&mut self, source: impl Into<ModelSource>) {
+        self.wants_parked_back = false;
         self.wishes.load(source.into());
         self.asked();
     }
@@ -135,8 +166,9 @@ impl<P: Pipeline> ModelManager<P> {
         self.asked();
     }
 
-    /// Asks for the memory: unloads what is loaded, cancels what is loading.
+    /// Asks for the memory: unloads what is loaded and what is parked, cancels what is loading.
     pub fn unload(&mut self) {
+        self.wants_parked_back = true;
         self.wishes.unload();
         self.asked();
     }
@@ -152,6 +184,22 @@ impl<P: Pipeline> ModelManager<P> {
         self.pipeline.settings_mut()
     }
 
+    /// Returns how long models stay in memory.
+    pub fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
+    /// Returns how long models stay in memory, to change it; what is loaded follows in the next frame.
+    pub fn residency_mut(&mut self) -> &mut Residency {
+        self.mailbox.wake();
+        &mut self.residency
+    }
+
+    /// Returns the number under which [`ResourceManager::models`] lists this manager's models.
+    pub fn slot(&self) -> SlotId {
+        self.place.slot
+    }
+
     /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
     pub fn pipeline(&self) -> &PipelineManager<P> {
         &self.pipeline
@@ -162,66 +210,15 @@ impl<P: Pipeline> ModelManager<P> {
         self.closed
     }
 
+    /// Takes the settings of the plugin.
+    pub(crate) fn configure(&mut self, device: Option<DeviceChoice>, residency: Residency) {
+        self.place.device = device;
+        self.residency = residency;
+    }
+
     fn asked(&mut self) {
         self.status.wanted = self.wishes.wanted().map(ModelSource::id);
         self.mailbox.wake();
-    }
-
-    /// Takes a new job: runs it where the model is loaded, else keeps it.
-    pub(crate) fn queue(&mut self, job: impl FnOnce(Mailbox<P>, P::Settings) -> Job<P>) {
-        let job = job(self.mailbox.clone(), self.settings().clone());
-        if self.machine.state() == ModelState::Loaded {
-            self.pipeline.run(job);
-        } else {
-            self.waiting.push_back(job);
-            self.mailbox.wake();
-        }
-    }
-
-    /// Takes in what the workers have sent, and returns the jobs that have ended.
-    pub(crate) fn collect(&mut self) -> Vec<End<P>> {
-        self.refuse_hopeless_jobs();
-        let mut ends = std::mem::take(&mut self.late_ends);
-        for event in self.received.try_iter() {
-            match event {
-                Event::Built(built) if built.generation == self.status.generation => {
-                    self.built = Some(built);
-                }
-                Event::Gone(gone) if gone.generation == self.status.generation => {
-                    self.gone = Some(gone);
-                }
-                Event::End(end) => ends.push(end),
-                Event::Built(_) | Event::Gone(_) => {}
-            }
-        }
-        ends
-    }
-
-    /// Ends the jobs that wait for a model which will not come.
-    fn refuse_hopeless_jobs(&mut self) {
-        self.waiting.retain(Job::is_wanted);
-        if self.is_model_coming() {
-            return;
-        }
-        let has_failed = self.machine.state() == ModelState::Failed;
-        let reason = has_failed.then(|| self.status.last_error.clone()).flatten();
-        for job in self.waiting.drain(..) {
-            job.refuse(
-                reason
-                    .clone()
-                    .map_or(InferError::NotLoaded, InferError::ModelFailed),
-            );
-        }
-    }
-
-    /// Whether a load is wanted that starts by itself. A failed model that is wanted again before its
-    /// time has failed, as far as jobs are concerned.
-    fn is_model_coming(&self) -> bool {
-        let wish = self.wishes.wish();
-        let too_soon = self.machine.state() == ModelState::Failed
-            && wish == Wish::Current
-            && !self.is_retry_due();
-        wish.is_load() && !too_soon && !self.closed
     }
 
     fn is_retry_due(&self) -> bool {

@@ -1,249 +1,191 @@
-//! [`ResourceManager`]: who claims how much on which device, and what came back.
+//! [`ResourceManager`]: who claims how much on which device, who makes room, and what came back.
+//!
+//! A load claims the bytes of its weights before it reads one of them; a job claims its
+//! [`working_memory`](crate::Pipeline::working_memory) before it starts. What does not fit waits for others to
+//! make room, or ends with `OverBudget` where nobody can. So what models use never exceeds the
+//! budget, switches and jobs included.
 //!
 //! ```
 //! use bevy::prelude::*;
 //! use bevy_candle::prelude::*;
 //!
 //! fn show(memory: Res<ResourceManager>) {
-//!     info!("{} of {:?} bytes in use", memory.in_use(), memory.budget());
+//!     for device in memory.devices() {
+//!         info!("{}: {} of {:?} bytes, {} parked", device.device, device.in_use, device.budget, device.parked);
+//!     }
+//!     for model in memory.models() {
+//!         info!("{}: {} bytes, {:?}, {} jobs", model.model_id, model.bytes, model.standing, model.jobs);
+//!     }
 //! }
 //! # bevy::ecs::system::assert_is_system(show);
 //! ```
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use bevy::prelude::*;
-use candle_core::Device;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::LoadError;
+use crate::{DeviceChoice, signal::Signal};
 
+mod account;
+mod arbiter;
+mod arbitrate;
+mod budget;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod eviction;
+mod ledger;
+mod line;
 #[cfg(feature = "metal")]
 mod metal;
+mod release;
+mod view;
 
-/// What an unload or a cancelled load gave back, in bytes.
+pub use account::Standing;
+pub(crate) use account::{Account, Grant, Holder, InHand};
+pub(crate) use arbitrate::{arbitrate, show_memory};
+pub(crate) use budget::default_budget;
+pub(crate) use cpu::prefer_huge_pages;
+pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
+pub(crate) use ledger::{Claim, Ledger, Shortage};
+use line::Waiter;
+pub(crate) use line::{Answer, JobGrant};
+pub use release::ReleaseReport;
+pub(crate) use release::{Snapshot, report, settle};
+pub use view::{DeviceMemory, ModelMemory};
+
+/// The memory of the app's devices: the budgets, and who claims how much of them.
 ///
-/// `freed` counts what the device's own counters say was given back between the moment before the
-/// drop and the moment after it: the heap in use on the CPU (glibc only), the memory pool's used bytes
-/// on CUDA, the allocated size on Metal. It is [`None`] where nothing counts. On the CPU the counter
-/// is the process's, so what a game allocates in that moment is in it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct ReleaseReport {
-    /// Bytes that the model had claimed on its device.
-    pub claimed: u64,
-    /// Bytes that the device gave back.
-    pub freed: Option<u64>,
-    /// Bytes of the whole process in physical memory before the release.
-    pub resident_before: Option<u64>,
-    /// Bytes of the whole process in physical memory after the release.
-    pub resident_after: Option<u64>,
-    /// From letting go to the last byte.
-    pub duration: Duration,
+/// What [`devices`](Self::devices) and [`models`](Self::models) say holds from `PreUpdate` on for the
+/// frame; [`in_use`](Self::in_use) is the figure of the moment.
+#[derive(Resource, Reflect)]
+#[reflect(Resource)]
+#[reflect(from_reflect = false)]
+pub struct ResourceManager {
+    devices: Vec<DeviceMemory>,
+    models: Vec<ModelMemory>,
+    #[reflect(ignore)]
+    books: Books,
 }
 
-/// The memory of the app's device: the budget, and what models claim of it.
-#[derive(Resource, Clone, Debug, Default)]
-pub struct ResourceManager {
-    ledger: Arc<Ledger>,
+/// What the view is made from.
+struct Books {
+    default_device: DeviceChoice,
+    /// What the game said; [`None`]: measured when a device is opened.
+    default_budget: Option<u64>,
+    devices: Vec<(DeviceChoice, Arc<Ledger>)>,
+    slots: u32,
+    accounts: Vec<Arc<Account>>,
+    line: (Sender<Waiter>, Receiver<Waiter>),
+    waiting: Vec<Waiter>,
+    policy: Box<dyn EvictionPolicy>,
+    signal: Signal,
+}
+
+impl FromWorld for ResourceManager {
+    fn from_world(world: &mut World) -> Self {
+        let signal = world.get_resource_or_init::<Signal>().clone();
+        Self {
+            devices: Vec::new(),
+            models: Vec::new(),
+            books: Books {
+                default_device: DeviceChoice::default().resolve(),
+                default_budget: None,
+                devices: Vec::new(),
+                slots: 0,
+                accounts: Vec::new(),
+                line: unbounded(),
+                waiting: Vec::new(),
+                policy: Box::new(LeastRecentlyUsed),
+                signal,
+            },
+        }
+    }
+}
+
+impl FromReflect for ResourceManager {
+    /// Returns [`None`]: the books of an app cannot be made from data.
+    fn from_reflect(_: &dyn PartialReflect) -> Option<Self> {
+        None
+    }
 }
 
 impl ResourceManager {
-    /// Returns the budget in bytes, or [`None`] for no limit.
+    /// Returns the devices that models were loaded on, or will be.
+    pub fn devices(&self) -> &[DeviceMemory] {
+        &self.devices
+    }
+
+    /// Returns the models that hold memory or are about to.
+    pub fn models(&self) -> &[ModelMemory] {
+        &self.models
+    }
+
+    /// Returns the budget of the app's own device in bytes; [`None`] until it is known, which takes an open
+    /// device where the game has not said one.
     pub fn budget(&self) -> Option<u64> {
-        self.ledger.budget
+        let known = self.ledger_of(self.books.default_device);
+        known.map_or(self.books.default_budget, |ledger| ledger.budget())
     }
 
-    /// Returns the bytes that models claim: loading, loaded, and on their way back.
+    /// Returns the bytes that are claimed on all devices: by models that load, are loaded, parked or on their
+    /// way back, and by running jobs.
     pub fn in_use(&self) -> u64 {
-        self.ledger.in_use.load(Ordering::Acquire)
+        let devices = self.books.devices.iter();
+        devices.map(|(_, ledger)| ledger.in_use()).sum()
     }
 
-    pub(crate) fn with_budget(budget: Option<u64>) -> Self {
-        Self {
-            ledger: Arc::new(Ledger {
-                budget,
-                ..default()
-            }),
+    /// Sets the budget of a device in bytes. Where more is in use, idle models are evicted, and busy ones when
+    /// their jobs are done; pinned ones stay, and nothing new is granted until they fit.
+    pub fn set_budget(&mut self, device: DeviceChoice, bytes: u64) {
+        self.ledger(device.resolve()).set_budget(bytes);
+    }
+
+    /// Replaces [`LeastRecentlyUsed`] as the choice of who makes room.
+    pub fn set_eviction_policy(&mut self, policy: impl EvictionPolicy) {
+        self.books.policy = Box::new(policy);
+        self.books.signal.raise();
+    }
+
+    /// Takes the settings of the app.
+    pub(crate) fn configure(&mut self, device: DeviceChoice, budget: Option<u64>) {
+        self.books.default_device = device.resolve();
+        self.books.default_budget = budget;
+        for (_, ledger) in &self.books.devices {
+            budget.map(|bytes| ledger.set_budget(bytes));
         }
     }
 
-    /// Claims bytes of the budget, on any thread, without waiting.
-    pub(crate) fn claim(&self, needed: u64) -> Result<Claim, LoadError> {
-        let ledger = &self.ledger;
-        let limit = ledger.budget.unwrap_or(u64::MAX);
-        let fits = |in_use: u64| in_use.checked_add(needed).filter(|sum| *sum <= limit);
-        match ledger
-            .in_use
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
-        {
-            Ok(_) => Ok(Claim {
-                ledger: ledger.clone(),
-                bytes: needed,
-            }),
-            Err(in_use) => Err(LoadError::OverBudget {
-                needed,
-                budget: limit,
-                in_use,
-            }),
+    /// Names a place for one more manager.
+    pub(crate) fn add_slot(&mut self) -> SlotId {
+        self.books.slots += 1;
+        SlotId(self.books.slots - 1)
+    }
+
+    fn ledger_of(&self, device: DeviceChoice) -> Option<&Arc<Ledger>> {
+        let mut devices = self.books.devices.iter();
+        devices.find_map(|(choice, ledger)| (*choice == device).then_some(ledger))
+    }
+
+    /// Returns the books of a device.
+    pub(crate) fn ledger(&mut self, device: DeviceChoice) -> Arc<Ledger> {
+        if let Some(ledger) = self.ledger_of(device) {
+            return ledger.clone();
         }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Ledger {
-    budget: Option<u64>,
-    in_use: AtomicU64,
-}
-
-/// Bytes of a budget, given back on drop.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    ledger: Arc<Ledger>,
-    bytes: u64,
-}
-
-impl Claim {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.ledger.in_use.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
-/// What is in use at one moment. Taken on the device thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Snapshot {
-    in_use: Option<u64>,
-    resident: Option<u64>,
-}
-
-impl Snapshot {
-    pub(crate) fn take(device: &Device) -> Self {
-        let in_use = match device {
-            Device::Cpu => cpu::heap_in_use(),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => cuda::pool_in_use(device),
-            #[cfg(feature = "metal")]
-            Device::Metal(device) => Some(metal::allocated(device)),
-            #[cfg(not(all(feature = "cuda", feature = "metal")))]
-            _ => None,
-        };
-        Self {
-            in_use,
-            resident: cpu::resident(),
+        let ledger = Arc::new(Ledger::new(self.books.signal.clone()));
+        if let Some(budget) = self.books.default_budget {
+            ledger.set_budget(budget);
         }
-    }
-}
-
-/// Waits for what the device still works on, so that a drop that follows frees at once.
-pub(crate) fn settle(device: &Device) {
-    if !device.is_cpu()
-        && let Err(error) = device.synchronize()
-    {
-        tracing::warn!("failed to synchronize the device: {error}");
-    }
-}
-
-/// Gives what was dropped back to the system. Runs on the device thread: it may take milliseconds.
-fn give_back(device: &Device) {
-    settle(device);
-    match device {
-        Device::Cpu => cpu::trim(),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::trim(device),
-        _ => {}
-    }
-}
-
-/// Trims, measures and reports, after the last tensor of a model was dropped.
-pub(crate) fn report(
-    device: &Device,
-    claimed: u64,
-    before: Option<Snapshot>,
-    since: Option<Instant>,
-) -> ReleaseReport {
-    give_back(device);
-    let after = Snapshot::take(device);
-    let freed = before.and_then(|before| freed(claimed, before.in_use?, after.in_use?));
-    ReleaseReport {
-        claimed,
-        freed,
-        resident_before: before.and_then(|before| before.resident),
-        resident_after: after.resident,
-        duration: since.map(|since| since.elapsed()).unwrap_or_default(),
-    }
-}
-
-/// The difference, unless the counter cannot have counted the model: a game with an allocator of its
-/// own leaves the C library's counters near zero.
-fn freed(claimed: u64, before: u64, after: u64) -> Option<u64> {
-    (before >= claimed).then(|| before.saturating_sub(after))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn claims_stop_at_the_budget_and_come_back_on_drop() {
-        let manager = ResourceManager::with_budget(Some(100));
-        let first = manager.claim(60).expect("it fits");
-        let refused = manager.claim(41);
-        assert!(matches!(
-            refused,
-            Err(LoadError::OverBudget {
-                needed: 41,
-                budget: 100,
-                in_use: 60
-            })
-        ));
-        let second = manager.claim(40).expect("exactly full");
-        assert_eq!(manager.in_use(), 100);
-        drop((first, second));
-        assert_eq!(manager.in_use(), 0);
+        self.books.devices.push((device, ledger.clone()));
+        ledger
     }
 
-    #[test]
-    fn a_claim_that_overflows_is_refused_without_a_budget_too() {
-        let manager = ResourceManager::default();
-        let _all = manager.claim(u64::MAX).expect("no limit");
-        assert!(manager.claim(1).is_err());
-    }
-
-    #[test]
-    fn a_counter_that_never_saw_the_model_says_nothing() {
-        assert_eq!(freed(100, 150, 50), Some(100));
-        assert_eq!(freed(100, 20, 10), None);
-        assert_eq!(
-            freed(100, 150, 160),
-            Some(0),
-            "the game allocated meanwhile"
-        );
-    }
-
-    #[test]
-    fn a_dropped_buffer_shows_in_the_report() {
-        let bytes = 64 << 20;
-        let buffer = vec![1_u8; bytes];
-        let before = Snapshot::take(&Device::Cpu);
-        drop(buffer);
-        let report = report(&Device::Cpu, bytes as u64, Some(before), None);
-        if cfg!(all(target_os = "linux", target_env = "gnu")) {
-            let freed = report.freed.expect("glibc counts");
-            assert!(freed > bytes as u64 / 2, "{freed} of {bytes}");
-        }
+    /// Opens the books of a load.
+    pub(crate) fn open_account(&mut self, holder: Holder) -> Arc<Account> {
+        let ledger = self.ledger(holder.device);
+        let account = Arc::new(Account::new(holder, ledger, self.books.line.0.clone()));
+        self.books.accounts.push(account.clone());
+        account
     }
 }

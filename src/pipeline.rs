@@ -37,13 +37,13 @@ use std::future::Future;
 use bevy::math::UVec2;
 use candle_nn::VarBuilder;
 
-use crate::{
-    InferError, LoadError, LoadSteps, ModelFiles, ModelId, Plan, Steps, infer::Job, loader::Load,
-};
+use crate::{InferError, LoadError, LoadSteps, ModelFiles, Plan, Steps};
 
 pub mod ddpm;
+mod manager;
 mod slot;
 
+pub use manager::PipelineManager;
 pub use slot::Slot;
 
 /// One kind of model: how it is planned, built and used.
@@ -97,73 +97,16 @@ pub trait Pipeline: Sized + 'static {
         async { Ok(()) }
     }
 
-    /// Returns the bytes that a job needs on top of the weights. Not used yet: jobs are not part of the
-    /// memory budget.
-    fn working_memory(&self, _request: &Self::Request) -> u64 {
+    /// Returns the bytes that a job needs on top of the weights: its activations at their peak, and what it
+    /// gathers for its output. They are claimed of the device's budget before the job starts, which waits
+    /// until they fit. A job that needs more than this says may exceed the budget.
+    fn working_memory(&self, request: &Self::Request) -> u64 {
+        let _ = request;
         0
     }
 
     /// Returns the size of the pictures that the model makes, width by height in pixels.
     fn sample_size(&self) -> Option<UVec2> {
         None
-    }
-}
-
-/// Holds the ticket of the loaded pipeline, its id and its settings; the pipeline itself never leaves
-/// the device thread.
-pub struct PipelineManager<P: Pipeline> {
-    id: Option<ModelId>,
-    load: Option<Load<P>>,
-    settings: P::Settings,
-}
-
-impl<P: Pipeline> Default for PipelineManager<P> {
-    fn default() -> Self {
-        Self {
-            id: None,
-            load: None,
-            settings: P::Settings::default(),
-        }
-    }
-}
-
-impl<P: Pipeline> PipelineManager<P> {
-    /// Returns the id of the model that is loading or loaded.
-    pub fn id(&self) -> Option<&ModelId> {
-        self.id.as_ref()
-    }
-
-    /// Returns the settings for the next job. They survive a reload.
-    pub fn settings(&self) -> &P::Settings {
-        &self.settings
-    }
-
-    pub(crate) fn settings_mut(&mut self) -> &mut P::Settings {
-        &mut self.settings
-    }
-
-    pub(crate) fn hold(&mut self, id: ModelId, load: Option<Load<P>>) {
-        self.id = Some(id);
-        self.load = load;
-    }
-
-    pub(crate) fn load(&self) -> Option<&Load<P>> {
-        self.load.as_ref()
-    }
-
-    /// Lets go of the load or the model: the drop of the ticket cancels the one and unloads the other.
-    pub(crate) fn let_go(&mut self) {
-        self.load = None;
-    }
-
-    pub(crate) fn forget(&mut self) {
-        self.load = None;
-        self.id = None;
-    }
-
-    pub(crate) fn run(&self, job: Job<P>) {
-        if let Some(load) = &self.load {
-            load.run(job);
-        }
     }
 }

@@ -22,12 +22,12 @@ use tracing::error;
 
 use crate::{
     CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, ModelManager, ModelTransition,
-    Pipeline, ResourceManager,
+    Pipeline, Residency, ResourceManager,
     infer::deliver,
     loader::LoaderService,
     manager::{let_go, reconcile, wait_for_memory},
     schedule::{EnterFirstStates, ModelLifecycle, ShutdownTimeout, add_schedules},
-    signal::Signal,
+    signal::{Alarm, Signal},
     state::{add_model_state, enter_first_states, mirror},
 };
 
@@ -37,7 +37,9 @@ use crate::{
 pub struct CandlePlugin {
     /// Where models run (default [`DeviceChoice::Auto`]).
     pub device: DeviceChoice,
-    /// Bytes that all models of the device may claim together; [`None`], the default, is no limit.
+    /// Bytes that models and their jobs may claim together, for each device. [`None`], the default, is
+    /// measured when the device is opened: half of the memory or 80 % of what is available, whichever is
+    /// less; on a CUDA card what is free, less 1 GiB or 15 %.
     pub memory_budget: Option<u64>,
     /// Threads of the CPU device; [`None`], the default, is all cores but one, at least one. The apps of a process
     /// share the device's threads: the first one's setting counts.
@@ -63,11 +65,15 @@ impl Plugin for CandlePlugin {
         if !app.is_plugin_added::<CandleCore>() {
             app.add_plugins(CandleCore);
         }
-        let memory = ResourceManager::with_budget(self.memory_budget);
-        let loader = LoaderService::new(self, asset_root(app), memory.clone());
-        app.insert_resource(memory)
-            .insert_resource(loader)
-            .insert_resource(ShutdownTimeout(self.shutdown_timeout));
+        let root = asset_root(app);
+        let world = app.world_mut();
+        world.insert_resource(ShutdownTimeout(self.shutdown_timeout));
+        world
+            .resource_mut::<ResourceManager>()
+            .configure(self.device, self.memory_budget);
+        let mut loader = world.resource_mut::<LoaderService>();
+        loader.configure(self);
+        loader.set_root(root);
     }
 
     /// A [`ModelPlugin`] may have added the defaults already.
@@ -81,18 +87,24 @@ struct CandleCore;
 
 impl Plugin for CandleCore {
     fn build(&self, app: &mut App) {
-        app.init_resource::<Signal>();
+        app.init_resource::<Signal>()
+            .init_resource::<Alarm>()
+            .init_resource::<ResourceManager>()
+            .init_resource::<LoaderService>();
         add_schedules(app);
     }
 
     /// Every plugin is there by now, also an `AssetPlugin` that came later.
     fn finish(&self, app: &mut App) {
         let root = asset_root(app);
-        let mut loader = app.world_mut().resource_mut::<LoaderService>();
-        loader.set_root(root);
-        if let Err(error) = loader.open() {
-            error!("{}; models cannot be loaded", ErrorChain(&error));
-        }
+        let open = |world: &mut World, mut memory: Mut<ResourceManager>| {
+            let mut loader = world.resource_mut::<LoaderService>();
+            loader.set_root(root);
+            if let Err(error) = loader.open(&mut memory) {
+                error!("{}; models cannot be loaded", ErrorChain(&error));
+            }
+        };
+        app.world_mut().resource_scope(open);
     }
 }
 
@@ -113,13 +125,47 @@ fn asset_root(app: &App) -> PathBuf {
 }
 
 /// One kind of model: its [`ModelManager`], its state, its messages, its jobs.
+///
+/// More fields will come: end with `..default()`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// # let mut app = App::new();
+/// # app.add_plugins(MinimalPlugins);
+/// app.add_plugins(ModelPlugin::<DdpmPipeline> {
+///     keep_alive: Some(Duration::from_secs(300)),
+///     ..default()
+/// });
+/// ```
 pub struct ModelPlugin<P: Pipeline> {
-    kind: PhantomData<fn() -> P>,
+    /// Where these models run; [`None`], the default, is [`CandlePlugin::device`].
+    pub device: Option<DeviceChoice>,
+    /// How long a model stays without a job; see [`Residency::keep_alive`].
+    pub keep_alive: Option<Duration>,
+    /// How many previous models stay in memory; see [`Residency::keep_parked`].
+    pub keep_parked: usize,
+    /// What goes last where room is needed; see [`Residency::priority`].
+    pub priority: i32,
+    /// Whether models are never evicted; see [`Residency::pinned`].
+    pub pinned: bool,
+    #[doc(hidden)]
+    pub kind: PhantomData<fn() -> P>,
 }
 
 impl<P: Pipeline> Default for ModelPlugin<P> {
     fn default() -> Self {
-        Self { kind: PhantomData }
+        Self {
+            device: None,
+            keep_alive: None,
+            keep_parked: 0,
+            priority: 0,
+            pinned: false,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -129,7 +175,20 @@ impl<P: Pipeline> Plugin for ModelPlugin<P> {
             app.add_plugins(CandlePlugin::default());
         }
         add_model_state::<P>(app);
-        app.init_resource::<ModelManager<P>>()
+        app.init_resource::<ModelManager<P>>();
+        let world = app.world_mut();
+        let mut manager = world.resource_mut::<ModelManager<P>>();
+        let residency = Residency {
+            pinned: self.pinned,
+            priority: self.priority,
+            keep_alive: self.keep_alive,
+            keep_parked: self.keep_parked,
+        };
+        manager.configure(self.device, residency);
+        if let Some(device) = self.device {
+            world.resource_mut::<LoaderService>().use_device(device);
+        }
+        app
             .add_message::<ModelTransition<P>>()
             .add_systems(EnterFirstStates, enter_first_states::<P>)
             .add_systems(

@@ -8,7 +8,12 @@ use bevy::{
     prelude::*,
 };
 
-use crate::{loader::LoaderService, signal::Signal, threads::deadline_in};
+use crate::{
+    loader::LoaderService,
+    memory::{arbitrate, show_memory},
+    signal::{Alarm, Signal},
+    threads::deadline_in,
+};
 
 /// The system sets of this crate, in their order.
 ///
@@ -20,7 +25,8 @@ use crate::{loader::LoaderService, signal::Signal, threads::deadline_in};
 pub enum CandleSystems {
     /// Triggers [`InferStep`](crate::InferStep) and [`Inferred`](crate::Inferred). Runs in [`PreUpdate`].
     Deliver,
-    /// Compares what is wanted with what is, at most one step a manager. Runs in [`PreUpdate`].
+    /// Grants memory and chooses who makes room; then compares what is wanted with what is, at most one step a
+    /// manager. Runs in [`PreUpdate`].
     Reconcile,
     /// Runs `OnExit` and `OnEnter` of the states that changed. Runs in [`PreUpdate`].
     Transition,
@@ -70,7 +76,15 @@ pub(crate) fn add_schedules(app: &mut App) {
                 CandleSystems::Transition,
             )
                 .chain(),
-        );
+        )
+        .add_systems((
+            arbitrate
+                .after(CandleSystems::Deliver)
+                .before(CandleSystems::Reconcile),
+            show_memory
+                .after(CandleSystems::Reconcile)
+                .before(CandleSystems::Transition),
+        ));
     app.add_schedule(lifecycle)
         .init_schedule(EnterFirstStates)
         .init_schedule(CandleShutdown)
@@ -82,7 +96,7 @@ pub(crate) fn add_schedules(app: &mut App) {
     order.insert_startup_before(PreStartup, EnterFirstStates);
     order.insert_after(Last, WatchForExit);
     let run_lifecycle = run_lifecycle
-        .run_if(|signal: Res<Signal>| signal.is_raised())
+        .run_if(has_work)
         .in_set(CandleSystems::Deliver)
         .in_set(CandleSystems::Reconcile)
         .in_set(CandleSystems::Transition);
@@ -95,10 +109,15 @@ pub(crate) fn add_schedules(app: &mut App) {
         .add_systems(CandleShutdown, end_threads.in_set(CandleSystems::Join));
 }
 
+fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>>) -> bool {
+    signal.is_raised() || time.is_some_and(|time| alarm.is_due(time.elapsed()))
+}
+
 /// News are taken here and not in the condition, which Bevy asks even where a game's own condition on
 /// one of the sets says no.
 fn run_lifecycle(world: &mut World) {
     world.resource::<Signal>().take();
+    world.resource_mut::<Alarm>().clear();
     world.run_schedule(ModelLifecycle);
 }
 

@@ -23,9 +23,11 @@ use candle_core::DType;
 use crate::LoadError;
 
 mod folder;
+mod id;
 mod json;
 mod memory;
 pub(crate) use folder::FolderFiles;
+pub use id::ModelId;
 pub use json::read_json;
 pub use memory::MemoryFiles;
 
@@ -96,41 +98,6 @@ pub trait ModelFiles: Send + Sync {
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError>;
 }
 
-/// Names a model: the path or the id of its source. The number format and the variant are not in it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelId(Arc<str>);
-
-impl ModelId {
-    /// Returns the id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl PartialEq<str> for ModelId {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
-}
-
-impl PartialEq<&str> for ModelId {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_str() == *other
-    }
-}
-
 /// What to load: where the files are, and how to run them.
 ///
 /// Made from a path (`"models/sprites".into()`), which is a folder under the app's asset folder or
@@ -190,8 +157,8 @@ impl ModelSource {
     /// Returns the name under which the model is reported.
     pub fn id(&self) -> ModelId {
         match &self.place {
-            Place::Folder(path) => ModelId(path.to_string_lossy().into()),
-            Place::Files { id, .. } => ModelId(id.clone()),
+            Place::Folder(path) => ModelId::from(&*path.to_string_lossy()),
+            Place::Files { id, .. } => ModelId::from(&**id),
         }
     }
 

@@ -39,7 +39,7 @@ mod machine;
 mod mirror;
 mod transition;
 
-pub use self::machine::{Ended, Facts, ModelAction, StateManager, Step, Wish};
+pub use self::machine::{Ended, Facts, Leave, ModelAction, StateManager, Step, Wish};
 pub(crate) use mirror::{add_model_state, enter_first_states, mirror};
 pub use transition::{ModelTransition, TransitionReason};
 

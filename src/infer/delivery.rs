@@ -14,10 +14,11 @@ pub(crate) fn deliver<P: Pipeline>(world: &mut World, jobs: &mut QueryState<(Ent
     for (entity, id) in news {
         step::<P>(world, entity, id);
     }
+    let now = world.get_resource::<Time<Real>>().map(Time::elapsed);
     let Some(mut manager) = world.get_resource_mut::<ModelManager<P>>() else {
         return;
     };
-    let ends = manager.bypass_change_detection().collect();
+    let ends = manager.bypass_change_detection().collect(now);
     for end in ends {
         self::end(world, end);
     }

@@ -1,6 +1,6 @@
 //! A job on its way to the model and back.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy::prelude::*;
 use futures_lite::{FutureExt, future};
@@ -13,6 +13,7 @@ use crate::{
     InferError, Pipeline,
     lifeline::Watch,
     manager::{Event, Mailbox},
+    memory::{Grant, InHand},
     panics::{drop_guarded, panic_message},
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct Job<P: Pipeline> {
     settings: P::Settings,
     reporter: Reporter<P::Partial>,
     watch: Watch,
+    /// Before the end: whoever hears of it finds the model free.
+    in_hand: Option<InHand>,
     end: EndGuard<P>,
 }
 
@@ -82,12 +85,37 @@ impl<P: Pipeline> Job<P> {
             settings,
             reporter,
             watch,
+            in_hand: None,
             end,
         }
     }
 
+    /// Jobs are served in this order.
+    pub(crate) fn id(&self) -> JobId {
+        self.end.id
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Marks the job as handed to a model, which it ends with.
+    pub(crate) fn hand_over(mut self, in_hand: InHand, session: &Watch) -> Self {
+        self.in_hand = Some(in_hand);
+        self.watch = self.watch.and(session);
+        self
+    }
+
+    /// Gives the job back to its manager: it waits for the model to come back.
+    pub(crate) fn give_back(mut self) {
+        self.in_hand = None;
+        let mailbox = self.end.mailbox.clone();
+        mailbox.send(Event::Returned(self));
+    }
+
     /// Ends the job without running it.
     pub(crate) fn refuse(mut self, error: InferError) {
+        self.in_hand = None;
         self.end.send(Err(error));
     }
 
@@ -96,18 +124,22 @@ impl<P: Pipeline> Job<P> {
         !self.watch.is_cut()
     }
 
+    /// Asks the model how many bytes the job needs.
+    pub(crate) fn working_memory(&self, pipeline: &P) -> Result<u64, InferError> {
+        let asked = AssertUnwindSafe(|| pipeline.working_memory(&self.request));
+        catch_unwind(asked).map_err(|panic| InferError::Panicked(panic_message(&*panic)))
+    }
+
     /// Runs on the device thread until the job is done or nobody wants it.
-    pub(crate) async fn run(self, pipeline: &P) {
+    pub(crate) async fn run(self, pipeline: &P, grant: Grant) {
         let Self {
             request,
             settings,
             reporter,
             watch,
+            in_hand,
             mut end,
         } = self;
-        if watch.is_cut() {
-            return;
-        }
         let steps = Steps::new(settings, reporter);
         let mut run = Box::pin(
             AssertUnwindSafe(async { pipeline.infer(request, steps).await }).catch_unwind(),
@@ -120,6 +152,7 @@ impl<P: Pipeline> Job<P> {
         let ended = future::or(unwanted, done).await;
         // The job's memory goes before its end is told, and its drop cannot take the model with it.
         drop_guarded("a job's drop", run);
+        drop((grant, in_hand));
         match ended {
             Some(Ok(result)) => end.send(result),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),

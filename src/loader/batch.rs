@@ -91,8 +91,10 @@ impl<C> Reading<C> {
             })?;
         let whole = if wanted == tensor.stored {
             self.read_direct(tensor, ticket, values.bytes_mut())?
+        } else if wanted.size_in_bytes() >= tensor.stored.size_in_bytes() {
+            self.read_widened(tensor, ticket, &mut values)?
         } else {
-            self.read_converted(tensor, ticket, &mut values)?
+            self.read_narrowed(tensor, ticket, &mut values)?
         };
         Ok(whole.then_some(values))
     }
@@ -116,26 +118,47 @@ impl<C> Reading<C> {
         Ok(ticket.is_wanted())
     }
 
-    /// Reads through a small buffer, and converts from there.
-    fn read_converted(
+    /// Reads each chunk where it is converted: into the end of the memory that its elements will have.
+    fn read_widened(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        let (total, size) = (tensor.elements(), tensor.stored.size_in_bytes());
+        let mut scratch = Scratch::new();
+        for start in (0..total).step_by(CHUNK / size) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            let elements = start..total.min(start + CHUNK / size);
+            let chunk = into.tail_mut(elements.clone(), tensor.stored);
+            let bytes = chunk.len();
+            let offset = tensor.offset + (start * size) as u64;
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            into.widen_tail(elements, tensor.stored, &mut scratch);
+            self.count(bytes);
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    /// Reads through a small buffer: the stored bytes are more than the memory has.
+    fn read_narrowed(
         &self,
         tensor: &TensorPlan,
         ticket: &Ticket,
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
         let total = tensor.stored_bytes() as usize;
-        let size = tensor.stored.size_in_bytes();
-        let mut scratch = Scratch::new(total.min(CHUNK));
-        let mut done = 0;
-        while done < total {
+        let mut scratch = Scratch::new();
+        for start in (0..total).step_by(Scratch::BYTES) {
             if !ticket.is_wanted() {
                 return Ok(false);
             }
-            let chunk = scratch.bytes_mut((total - done).min(CHUNK));
-            self.files
-                .read_at(&tensor.file, tensor.offset + done as u64, chunk)?;
-            into.convert(done / size, tensor.stored, chunk);
-            done += chunk.len();
+            let chunk = scratch.bytes_mut((total - start).min(Scratch::BYTES));
+            let offset = tensor.offset + start as u64;
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            into.convert(start / tensor.stored.size_in_bytes(), tensor.stored, chunk);
             self.count(chunk.len());
         }
         Ok(ticket.is_wanted())

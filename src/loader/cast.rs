@@ -1,8 +1,12 @@
 //! Tensors in host memory, and the conversion between number formats while reading.
 
+use std::ops::Range;
+
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable, allocation::try_zeroed_vec, cast_slice_mut};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+use crate::memory::prefer_huge_pages;
 
 /// The values of one tensor, in the format that it will run in.
 pub(super) enum HostTensor {
@@ -35,8 +39,15 @@ macro_rules! with_values {
 }
 
 impl HostTensor {
-    /// Allocates zeros; [`None`] where the system refuses or candle cannot hold the format.
+    /// Allocates zeros, in huge pages where it is large; [`None`] where the system refuses or candle cannot
+    /// hold the format.
     pub(super) fn zeros(dtype: DType, elements: usize) -> Option<Self> {
+        let mut tensor = Self::small_zeros(dtype, elements)?;
+        prefer_huge_pages(tensor.bytes_mut());
+        Some(tensor)
+    }
+
+    fn small_zeros(dtype: DType, elements: usize) -> Option<Self> {
         fn zeros<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
             try_zeroed_vec(elements).ok()
         }
@@ -71,6 +82,40 @@ impl HostTensor {
                 unreachable!("only floats are converted while they are read")
             }
         }
+    }
+
+    /// The end of the memory of some elements, where their stored bytes have room before they are widened.
+    pub(super) fn tail_mut(&mut self, elements: Range<usize>, stored: DType) -> &mut [u8] {
+        let size = self.element_size();
+        let end = elements.end * size;
+        let start = end - elements.len() * stored.size_in_bytes();
+        &mut self.bytes_mut()[start..end]
+    }
+
+    /// Converts elements whose stored bytes lie in their [`tail_mut`](Self::tail_mut), without a second buffer:
+    /// from the front, what is written never reaches what is still to be read.
+    pub(super) fn widen_tail(
+        &mut self,
+        elements: Range<usize>,
+        stored: DType,
+        scratch: &mut Scratch,
+    ) {
+        let size = stored.size_in_bytes();
+        for start in elements.clone().step_by(BLOCK) {
+            let count = BLOCK.min(elements.end - start);
+            let done = (start - elements.start) * size;
+            let block = scratch.bytes_mut(count * size);
+            let tail = self.tail_mut(elements.clone(), stored);
+            block.copy_from_slice(&tail[done..][..count * size]);
+            self.convert(start, stored, block);
+        }
+    }
+
+    fn element_size(&self) -> usize {
+        fn size<T>(_: &[T]) -> usize {
+            size_of::<T>()
+        }
+        with_values!(self, values => size(values))
     }
 
     /// Hands the memory to candle: no copy on the CPU, an upload elsewhere.
@@ -112,12 +157,18 @@ fn aligned<T: AnyBitPattern>(bytes: &[u8]) -> &[T] {
     bytemuck::cast_slice(bytes)
 }
 
-/// A buffer for chunks, aligned for every format.
+/// Elements converted at once.
+const BLOCK: usize = 4096;
+
+/// A small buffer for [`BLOCK`] elements, aligned for every format.
 pub(super) struct Scratch(Vec<u64>);
 
 impl Scratch {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(vec![0; bytes.div_ceil(size_of::<u64>())])
+    /// Its size in bytes.
+    pub(super) const BYTES: usize = BLOCK * size_of::<u64>();
+
+    pub(super) fn new() -> Self {
+        Self(vec![0; BLOCK])
     }
 
     pub(super) fn bytes_mut(&mut self, length: usize) -> &mut [u8] {
@@ -137,9 +188,17 @@ mod tests {
 
     fn converted(stored: DType, bytes: &[u8], wanted: DType, elements: usize) -> Vec<f64> {
         let mut tensor = HostTensor::zeros(wanted, elements).expect("memory");
-        let mut scratch = Scratch::new(bytes.len());
-        scratch.bytes_mut(bytes.len()).copy_from_slice(bytes);
-        tensor.convert(0, stored, scratch.bytes_mut(bytes.len()));
+        let mut scratch = Scratch::new();
+        if wanted.size_in_bytes() < stored.size_in_bytes() {
+            for (i, bytes) in bytes.chunks(Scratch::BYTES).enumerate() {
+                let block = scratch.bytes_mut(bytes.len());
+                block.copy_from_slice(bytes);
+                tensor.convert(i * Scratch::BYTES / stored.size_in_bytes(), stored, block);
+            }
+        } else {
+            tensor.tail_mut(0..elements, stored).copy_from_slice(bytes);
+            tensor.widen_tail(0..elements, stored, &mut scratch);
+        }
         let tensor = tensor
             .into_tensor(&[elements], &Device::Cpu)
             .expect("a tensor");
@@ -152,7 +211,7 @@ mod tests {
     #[test]
     fn every_float_becomes_every_float_as_candle_does_it() {
         let formats = [DType::F16, DType::BF16, DType::F32, DType::F64];
-        let values: Vec<f64> = (-40..40).map(|i| f64::from(i) * 0.37).collect();
+        let values: Vec<f64> = (-5000..5000).map(|i| f64::from(i) * 0.37).collect();
         for stored in formats {
             let source = Tensor::from_slice(&values, values.len(), &Device::Cpu).expect("a tensor");
             let source = source.to_dtype(stored).expect("a cast");

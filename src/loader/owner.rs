@@ -19,10 +19,10 @@ use super::{
 use crate::{
     LoadError, Pipeline,
     device::{DeviceContext, DeviceHandle},
-    infer::Job,
+    infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
-    memory,
+    memory::{self, Account},
     panics::{caught_async, drop_guarded},
 };
 
@@ -49,6 +49,7 @@ pub(super) struct OwnerSetup<P: Pipeline> {
     pub(super) watch: Watch,
     pub(super) dtype: DType,
     pub(super) progress: Arc<ProgressCell>,
+    pub(super) account: Arc<Account>,
     pub(super) jobs: Receiver<Job<P>>,
     pub(super) mailbox: Mailbox<P>,
 }
@@ -70,6 +71,7 @@ pub(super) fn spawn_owner<P: Pipeline>(
     let ticket = Arc::new(Ticket::new(
         setup.generation,
         setup.watch.clone(),
+        setup.account.clone(),
         device.clone(),
         tell,
     ));
@@ -154,9 +156,7 @@ async fn live<P: Pipeline>(
         generation: setup.generation,
         sample_size,
     }));
-    while let Ok(job) = jobs.0.recv().await {
-        job.run(&pipeline).await;
-    }
+    serve(&pipeline, jobs, &setup.account).await;
     Ok(())
 }
 
@@ -171,6 +171,8 @@ async fn collect<C>(
             Ok(ToOwner::Tensor(arrived)) => {
                 let tensor = arrived.values.into_tensor(&arrived.plan.shape, device)?;
                 weights.insert(arrived.name, tensor, arrived.plan.uses);
+                // An upload takes its time: the jobs of others go on between two.
+                future::yield_now().await;
             }
             Ok(ToOwner::Build(config)) => return Ok((config, weights)),
             // Where the ticket knows more, its error came first and stays.

@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use bevy::prelude::*;
+
 /// The phases of a load, in their order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum LoadPhase {
     /// Configuration and weight headers are read.
     #[default]
     Planning,
-    /// The load asks for its part of the memory budget. What does not fit fails: it does not wait yet.
+    /// The load waits for its part of the memory budget, while others make room.
     Waiting,
     /// Weights are read and converted.
     Reading,
@@ -40,7 +43,8 @@ impl LoadPhase {
 /// let nothing = Progress::default();
 /// assert_eq!(nothing.fraction(), 0.0);
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub struct Progress {
     /// What the load is doing.
     pub phase: LoadPhase,
@@ -67,7 +71,6 @@ pub(crate) struct ProgressCell {
     phase: AtomicU8,
     done: AtomicU64,
     total: AtomicU64,
-    claimed: AtomicU64,
 }
 
 impl ProgressCell {
@@ -81,15 +84,6 @@ impl ProgressCell {
 
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn claim(&self, bytes: u64) {
-        self.claimed.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes claimed of the budget.
-    pub(crate) fn claimed(&self) -> u64 {
-        self.claimed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn get(&self) -> Progress {

@@ -1,7 +1,10 @@
 //! The load task: it plans, claims and hands out work on Bevy's `AsyncComputeTaskPool`, and owns no
 //! weights. Every await is short, so the pool is never held.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use candle_core::DType;
 
@@ -11,14 +14,22 @@ use super::{
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
+    ticket::Ticket,
 };
-use crate::{LoadError, ModelFiles, Pipeline, ResourceManager, panics::caught, signal::Signal};
+use crate::{
+    LoadError, ModelFiles, Pipeline,
+    lifeline::Watch,
+    memory::{Account, Answer},
+    panics::caught,
+    signal::Signal,
+};
 
 /// Everything that one load needs, apart from memory.
 pub(super) struct LoadTask<P: Pipeline> {
     pub(super) files: Arc<dyn ModelFiles>,
     pub(super) dtype: DType,
-    pub(super) memory: ResourceManager,
+    pub(super) account: Arc<Account>,
+    pub(super) watch: Watch,
     pub(super) readers: ReaderHandle,
     pub(super) progress: Arc<ProgressCell>,
     pub(super) signal: Signal,
@@ -44,7 +55,7 @@ impl<P: Pipeline> LoadTask<P> {
 
     async fn load(&self) -> Result<P::Config, LoadError> {
         let (config, tensors) = self.plan().await?;
-        self.claim(&tensors)?;
+        self.claim(&tensors).await?;
         self.read(tensors).await?;
         Ok(config)
     }
@@ -65,16 +76,18 @@ impl<P: Pipeline> LoadTask<P> {
         Ok((config, tensors))
     }
 
-    /// Claims the model's part of the budget, before one byte is allocated.
-    fn claim(&self, tensors: &Tensors) -> Result<(), LoadError> {
+    /// Claims the model's part of the budget, before one byte is allocated; waits where others make room.
+    async fn claim(&self, tensors: &Tensors) -> Result<(), LoadError> {
         let needed = tensors
             .values()
             .map(|tensor| tensor.run_bytes(self.dtype))
             .sum();
-        let ticket = self.owner.ticket.upgrade().ok_or(LoadError::Interrupted)?;
-        ticket.keep(self.memory.claim(needed)?);
-        self.progress.claim(needed);
-        Ok(())
+        let (tell, told) = async_channel::bounded(1);
+        let ticket = self.owner.ticket.clone();
+        self.account.claim(needed, self.watch.clone(), move |answer| {
+            let _ = tell.try_send(keep(&ticket, answer));
+        });
+        told.recv().await.unwrap_or(Err(LoadError::Interrupted))
     }
 
     /// Has the readers read everything, and waits until the last of them is done.
@@ -114,5 +127,18 @@ impl<P: Pipeline> LoadTask<P> {
     fn enter(&self, phase: LoadPhase) {
         self.progress.enter(phase);
         self.signal.raise();
+    }
+}
+
+/// Puts a granted claim where it is given back with the memory, and not with this task, which the pool may drop
+/// late.
+fn keep(ticket: &Weak<Ticket>, answer: Answer) -> Result<(), LoadError> {
+    match answer {
+        Answer::Granted(claim) => {
+            ticket.upgrade().ok_or(LoadError::Interrupted)?.keep(claim);
+            Ok(())
+        }
+        Answer::OverBudget(shortage) => Err(shortage.into()),
+        Answer::Return => Err(LoadError::Interrupted),
     }
 }

@@ -1,6 +1,9 @@
 //! [`Ticket`]: travels with every buffer of a load; its end is the proof that the memory is back.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use candle_core::Device;
 
@@ -8,7 +11,7 @@ use crate::{
     LoadError, ReleaseReport,
     device::DeviceHandle,
     lifeline::Watch,
-    memory::{self, Claim, Snapshot},
+    memory::{self, Account, Claim, Snapshot},
     state::Ended,
 };
 
@@ -45,6 +48,7 @@ pub(crate) struct Ticket {
     error: OnceLock<LoadError>,
     claim: OnceLock<Claim>,
     before: OnceLock<(Instant, Snapshot)>,
+    account: Arc<Account>,
     device: DeviceHandle,
     generation: u64,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
@@ -54,6 +58,7 @@ impl Ticket {
     pub(crate) fn new(
         generation: u64,
         watch: Watch,
+        account: Arc<Account>,
         device: DeviceHandle,
         tell: impl FnOnce(Gone) + Send + Sync + 'static,
     ) -> Self {
@@ -62,6 +67,7 @@ impl Ticket {
             error: OnceLock::new(),
             claim: OnceLock::new(),
             before: OnceLock::new(),
+            account,
             device,
             generation,
             tell: Some(Box::new(tell)),
@@ -80,6 +86,7 @@ impl Ticket {
 
     /// Keeps the load's part of the budget until the memory is back.
     pub(crate) fn keep(&self, claim: Claim) {
+        self.account.set_bytes(claim.bytes());
         let _ = self.claim.set(claim);
     }
 
@@ -101,6 +108,7 @@ impl Drop for Ticket {
             generation: self.generation,
             claim: self.claim.take(),
             before: self.before.take(),
+            account: self.account.clone(),
             error,
             tell: self.tell.take(),
         };
@@ -114,6 +122,7 @@ struct Ending {
     generation: u64,
     claim: Option<Claim>,
     before: Option<(Instant, Snapshot)>,
+    account: Arc<Account>,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -136,6 +145,7 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
+        self.account.close();
         self.claim = None;
         tell(Gone {
             generation: self.generation,

@@ -3,7 +3,12 @@
 use bevy::math::UVec2;
 use crossbeam_channel::Sender;
 
-use crate::{Pipeline, infer::End, loader::Gone, signal::Signal};
+use crate::{
+    Pipeline,
+    infer::{End, Job},
+    loader::Gone,
+    signal::Signal,
+};
 
 /// What workers tell a manager. Nothing in it holds a tensor, a pipeline or a device.
 pub(crate) enum Event<P: Pipeline> {
@@ -13,6 +18,8 @@ pub(crate) enum Event<P: Pipeline> {
     Gone(Gone),
     /// A job has ended.
     End(End<P>),
+    /// A job's model makes room: the job waits for it to come back.
+    Returned(Job<P>),
 }
 
 /// A model that is ready.

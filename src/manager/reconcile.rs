@@ -7,16 +7,20 @@ use tracing::{debug, error};
 
 use super::ModelManager;
 use crate::{
-    ErrorChain, LoadError, ModelId, ModelState, ModelTransition, Pipeline, Progress,
-    TransitionReason,
+    ErrorChain, LoadError, ModelId, ModelSource, ModelState, ModelTransition, Pipeline, Progress,
+    ResourceManager, TransitionReason,
     loader::{Gone, LoaderService},
     machine::{Facts, ModelAction},
+    manager::Built,
+    signal::Alarm,
 };
 
 /// Takes at most one step. The manager counts as changed only where something did change.
 pub(crate) fn reconcile<P: Pipeline>(
     manager: Option<ResMut<ModelManager<P>>>,
     mut loader: ResMut<LoaderService>,
+    mut memory: ResMut<ResourceManager>,
+    mut alarm: ResMut<Alarm>,
     mut transitions: MessageWriter<ModelTransition<P>>,
 ) {
     let Some(mut manager) = manager else { return };
@@ -25,7 +29,10 @@ pub(crate) fn reconcile<P: Pipeline>(
         return;
     }
     let progressed = seen.follow_progress();
-    let transition = seen.step(&mut loader);
+    seen.thin_out_parked();
+    let transition = seen.step(&mut loader, memory.bypass_change_detection());
+    seen.hand_over_jobs();
+    alarm.set(seen.expires_at());
     if progressed || transition.is_some() {
         manager.set_changed();
     }
@@ -41,24 +48,31 @@ impl<P: Pipeline> ModelManager<P> {
         let Some(load) = self.pipeline.load() else {
             return false;
         };
-        let (progress, memory) = (load.progress(), load.claimed());
+        let (progress, memory) = (load.progress(), load.account().bytes());
         let changed = (progress, memory) != (self.status.progress, self.status.memory);
         (self.status.progress, self.status.memory) = (progress, memory);
         changed
     }
 
-    fn step(&mut self, loader: &mut LoaderService) -> Option<ModelTransition<P>> {
+    fn step(
+        &mut self,
+        loader: &mut LoaderService,
+        memory: &mut ResourceManager,
+    ) -> Option<ModelTransition<P>> {
         let facts = Facts {
             wish: self.wishes.wish(),
             built: self.built.is_some(),
-            ended: self.gone.as_ref().map(|gone| gone.ended()),
+            ended: self.ended(),
             retry_due: self.is_retry_due(),
+            leave: self.leave(),
+            asleep: self.wishes.is_asleep(),
+            job_waits: !self.waiting.is_empty(),
         };
         let before = self.status.current_state;
         let step = self.machine.step(facts);
         match step.action {
-            Some(ModelAction::Start) => self.start(loader),
-            Some(ModelAction::Drop) => self.pipeline.let_go(),
+            Some(ModelAction::Start) => self.start(loader, memory),
+            Some(ModelAction::Drop) => self.let_go(step.edge.map(|(_, reason)| reason)),
             None => {}
         }
         let waits_for_retry = before == ModelState::Failed && facts.wish.is_load();
@@ -68,7 +82,7 @@ impl<P: Pipeline> ModelManager<P> {
         step.edge.map(|(to, reason)| self.enter(to, reason))
     }
 
-    fn start(&mut self, loader: &mut LoaderService) {
+    fn start(&mut self, loader: &mut LoaderService, memory: &mut ResourceManager) {
         let source = self
             .wishes
             .start()
@@ -78,8 +92,29 @@ impl<P: Pipeline> ModelManager<P> {
         self.status.last_error = None;
         self.status.progress = Progress::default();
         (self.built, self.gone) = (None, None);
-        let load = loader.start(&source, self.status.generation, self.mailbox.clone());
-        self.pipeline.hold(source.id(), load);
+        if !self.come_back(&source) {
+            self.held = self.status.generation;
+            self.alive.push(self.held);
+            self.loading_since = Some(Instant::now());
+            let mailbox = self.mailbox.clone();
+            let load = loader.start(&source, self.held, self.place, memory, mailbox);
+            self.pipeline.hold(source.id(), load);
+        }
+        self.post_residency();
+    }
+
+    /// Takes the model back where it is parked: it is ready at once.
+    fn come_back(&mut self, source: &ModelSource) -> bool {
+        let Some((load, sample_size)) = self.pipeline.take_parked(source) else {
+            return false;
+        };
+        self.held = load.generation();
+        self.built = Some(Built {
+            generation: self.held,
+            sample_size,
+        });
+        self.pipeline.hold(source.id(), Some(load));
+        true
     }
 
     /// Shows a new state, with everything that belongs to it.
@@ -89,7 +124,7 @@ impl<P: Pipeline> ModelManager<P> {
         match to {
             ModelState::Loading => {}
             ModelState::Loaded => self.become_loaded(),
-            ModelState::Unloading => self.status.sample_size = None,
+            ModelState::Unloading => self.begin_to_unload(reason),
             ModelState::Idle => self.become_empty(),
             ModelState::Failed => self.become_failed(model_id.as_ref()),
         }
@@ -98,8 +133,13 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn become_loaded(&mut self) {
         self.status.sample_size = self.built.take().and_then(|built| built.sample_size);
-        for job in self.waiting.drain(..) {
-            self.pipeline.run(job);
+        self.settle_in();
+    }
+
+    fn begin_to_unload(&mut self, reason: TransitionReason) {
+        self.status.sample_size = None;
+        if matches!(reason, TransitionReason::Evicted | TransitionReason::Expired) {
+            self.wishes.fall_asleep();
         }
     }
 
@@ -125,6 +165,7 @@ impl<P: Pipeline> ModelManager<P> {
     fn forget(&mut self) -> Option<Gone> {
         self.pipeline.forget();
         self.built = None;
+        self.parking = None;
         self.status.model_id = None;
         self.status.memory = 0;
         self.gone.take()

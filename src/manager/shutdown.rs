@@ -5,14 +5,15 @@ use std::{any::type_name, time::Instant};
 use bevy::prelude::*;
 use tracing::warn;
 
-use super::{Event, ModelManager};
-use crate::{ModelState, ModelTransition, Pipeline, schedule::ShutdownDeadline};
+use super::ModelManager;
+use crate::{ModelTransition, Pipeline, schedule::ShutdownDeadline};
 
 /// Cancels loads and jobs, and lets go of models. Nothing waits yet, so that all kinds end side by side.
 pub(crate) fn let_go<P: Pipeline>(manager: Option<ResMut<ModelManager<P>>>) {
     let Some(mut manager) = manager else { return };
     manager.closed = true;
     manager.pipeline.let_go();
+    manager.thin_out_parked();
 }
 
 /// Waits for the last byte, at most until the deadline that all kinds share.
@@ -40,18 +41,12 @@ pub(crate) fn wait_for_memory<P: Pipeline>(
 impl<P: Pipeline> ModelManager<P> {
     /// Returns whether no memory is held any more.
     fn wait_until_gone(&mut self, deadline: Instant) -> bool {
-        if matches!(self.machine.state(), ModelState::Idle | ModelState::Failed) {
-            return true;
-        }
-        while self.gone.is_none() {
-            match self.received.recv_deadline(deadline) {
-                Ok(Event::Gone(gone)) if gone.generation == self.status.generation => {
-                    self.gone = Some(gone);
-                }
-                Ok(Event::End(end)) => self.late_ends.push(end),
-                Ok(_) => {}
-                Err(_) => return false,
-            }
+        while !self.alive.is_empty() {
+            let Ok(event) = self.received.recv_deadline(deadline) else {
+                return false;
+            };
+            let end = self.take_in(event);
+            self.late_ends.extend(end);
         }
         true
     }

@@ -10,6 +10,8 @@ pub(super) struct Wishes {
     current: Option<ModelSource>,
     /// What the game asked for last, for show: a failure does not change it.
     shown: Option<ModelSource>,
+    /// The current model has gone by itself: only a job, or a new request, brings it back.
+    asleep: bool,
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -47,6 +49,25 @@ impl Wishes {
     pub(super) fn unload(&mut self) {
         self.wanted = Wanted::Nothing;
         self.shown = None;
+        self.asleep = false;
+    }
+
+    /// The current model goes, and is still wanted.
+    pub(super) fn fall_asleep(&mut self) {
+        let Some(source) = self.current.clone() else {
+            return;
+        };
+        self.want(source, false);
+        self.asleep = true;
+    }
+
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// What is loading, loaded or failed, or was last.
+    pub(super) fn current(&self) -> Option<&ModelSource> {
+        self.current.as_ref()
     }
 
     /// Takes back loads, and no unload: falls back to what is loaded.
@@ -69,6 +90,7 @@ impl Wishes {
     fn want(&mut self, source: ModelSource, anew: bool) {
         self.shown = Some(source.clone());
         self.wanted = Wanted::Model { source, anew };
+        self.asleep = false;
     }
 
     /// What is wanted, seen from what the manager is busy with.
@@ -93,6 +115,7 @@ impl Wishes {
             return None;
         };
         *anew = false;
+        self.asleep = false;
         self.current = Some(source.clone());
         self.current.clone()
     }
@@ -212,6 +235,31 @@ mod tests {
         assert_eq!(wishes.wish(), Wish::Anew);
         wishes.start();
         assert_eq!(wishes.wish(), Wish::Current);
+    }
+
+    #[test]
+    fn a_model_that_went_by_itself_stays_wanted_until_something_is_asked() {
+        let asleep = || {
+            let mut wishes = busy_with_a();
+            wishes.cancel(Loaded);
+            wishes.fall_asleep();
+            wishes
+        };
+        assert!(asleep().is_asleep());
+        assert_eq!(asleep().wish(), Wish::Current);
+        assert_eq!(id(&asleep()), Some("a".into()));
+        let requests: [fn(&mut Wishes); 5] = [
+            |wishes| wishes.load("a".into()),
+            |wishes| wishes.reload(Idle),
+            |wishes| wishes.cancel(Idle),
+            Wishes::unload,
+            |wishes| drop(wishes.start()),
+        ];
+        for request in requests {
+            let mut wishes = asleep();
+            request(&mut wishes);
+            assert!(!wishes.is_asleep());
+        }
     }
 
     #[test]

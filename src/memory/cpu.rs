@@ -2,6 +2,54 @@
 //!
 //! The only calls of the operating system for memory are here, each with a portable fallback.
 
+use super::budget::Physical;
+
+/// Buffers from this size on are worth huge pages.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 4 << 20;
+
+/// The memory that this process may use: the machine's, or its container's where that has less.
+pub(super) fn physical() -> Option<Physical> {
+    let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
+    let kind = sysinfo::RefreshKind::nothing().with_memory(memory);
+    let system = sysinfo::System::new_with_specifics(kind).ok()?;
+    let machine = Physical {
+        total: system.total_memory(),
+        available: system.available_memory(),
+    };
+    let container = system.cgroup_limits().map(|limits| Physical {
+        total: limits.total_memory,
+        available: limits.free_memory,
+    });
+    let container = container.unwrap_or(machine);
+    (machine.total > 0).then_some(Physical {
+        total: machine.total.min(container.total),
+        available: machine.available.min(container.available),
+    })
+}
+
+/// Asks for huge pages for a large buffer that was not touched yet: it is then filled in half the time,
+/// and freed in a tenth, which keeps the device thread free for other models. A system that has none ignores it.
+#[cfg(target_os = "linux")]
+pub(crate) fn prefer_huge_pages(buffer: &mut [u8]) {
+    if buffer.len() < HUGE {
+        return;
+    }
+    let page = 4096;
+    let start = buffer.as_mut_ptr();
+    let skip = start.align_offset(page);
+    let length = (buffer.len() - skip) / page * page;
+    #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
+    // SAFETY: the range lies inside the buffer, which is borrowed mutably, and starts at a page. The advice
+    // changes how the range is backed, and nothing that is in it.
+    unsafe {
+        libc::madvise(start.add(skip).cast(), length, libc::MADV_HUGEPAGE);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn prefer_huge_pages(_: &mut [u8]) {}
+
 /// Bytes of the C heap in use, by the whole process; only glibc counts.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) fn heap_in_use() -> Option<u64> {

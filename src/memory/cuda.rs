@@ -8,7 +8,7 @@ use candle_core::{
     CudaDevice,
     cuda_backend::cudarc::driver::{
         DriverError,
-        result::{device, mem_pool},
+        result::{device, mem_get_info, mem_pool},
         sys::{CUmemPool_attribute, CUmemPool_attribute_enum, CUmemoryPool},
     },
 };
@@ -17,6 +17,13 @@ use tracing::warn;
 /// Bytes of the device's pool that tensors use.
 pub(super) fn pool_in_use(device: &CudaDevice) -> Option<u64> {
     logged(pool(device).and_then(used))
+}
+
+/// Bytes of the card that nobody uses.
+pub(super) fn free(device: &CudaDevice) -> Option<u64> {
+    let stream = device.cuda_stream();
+    let bound = stream.context().bind_to_thread();
+    logged(bound.and_then(|()| mem_get_info())).map(|(free, _)| free as u64)
 }
 
 /// Gives the pool's idle blocks back to the driver.

@@ -25,6 +25,15 @@ impl Wish {
     }
 }
 
+/// Why a loaded model goes although the game still wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// It makes room for another.
+    Evicted,
+    /// It was not used for its time-out.
+    Expired,
+}
+
 /// How a load or a model ended, once the last of its bytes was back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
@@ -45,6 +54,12 @@ pub struct Facts {
     pub ended: Option<Ended>,
     /// Enough time has passed since the same model failed.
     pub retry_due: bool,
+    /// A loaded model has to go.
+    pub leave: Option<Leave>,
+    /// The wanted model has gone by itself, and only a job brings it back.
+    pub asleep: bool,
+    /// A job waits for the model.
+    pub job_waits: bool,
 }
 
 /// What the machine asks its owner to do.
@@ -165,24 +180,24 @@ impl StateManager {
     }
 
     fn when_idle(facts: Facts) -> Step {
-        if facts.wish.is_load() {
-            Self::start()
-        } else {
-            Step::STAY
+        match (facts.wish.is_load(), facts.asleep) {
+            (true, false) => Self::start(TransitionReason::LoadRequested),
+            (true, true) if facts.job_waits => Self::start(TransitionReason::JobRequested),
+            _ => Step::STAY,
         }
     }
 
     fn when_failed(facts: Facts) -> Step {
         match facts.wish {
             Wish::Nothing => Step::edge(ModelState::Idle, TransitionReason::Reset),
-            Wish::Other | Wish::Anew => Self::start(),
-            Wish::Current if facts.retry_due => Self::start(),
+            Wish::Other | Wish::Anew => Self::start(TransitionReason::LoadRequested),
+            Wish::Current if facts.retry_due => Self::start(TransitionReason::LoadRequested),
             Wish::Current | Wish::AsIs => Step::STAY,
         }
     }
 
-    fn start() -> Step {
-        Step::edge(ModelState::Loading, TransitionReason::LoadRequested).with(ModelAction::Start)
+    fn start(reason: TransitionReason) -> Step {
+        Step::edge(ModelState::Loading, reason).with(ModelAction::Start)
     }
 
     fn when_loading(&mut self, facts: Facts) -> Step {
@@ -209,12 +224,14 @@ impl StateManager {
     }
 
     fn when_loaded(facts: Facts) -> Step {
-        let reason = match facts.wish {
+        let reason = match (facts.wish, facts.leave) {
             _ if facts.ended.is_some() => TransitionReason::ReleaseFailed,
-            Wish::Nothing => TransitionReason::UnloadRequested,
-            Wish::Other => TransitionReason::Superseded,
-            Wish::Anew => TransitionReason::Reload,
-            Wish::AsIs | Wish::Current => return Step::STAY,
+            (Wish::Nothing, _) => TransitionReason::UnloadRequested,
+            (Wish::Other, _) => TransitionReason::Superseded,
+            (Wish::Anew, _) => TransitionReason::Reload,
+            (Wish::AsIs | Wish::Current, Some(Leave::Evicted)) => TransitionReason::Evicted,
+            (Wish::AsIs | Wish::Current, Some(Leave::Expired)) => TransitionReason::Expired,
+            (Wish::AsIs | Wish::Current, None) => return Step::STAY,
         };
         Step::edge(ModelState::Unloading, reason).with(ModelAction::Drop)
     }
@@ -254,14 +271,15 @@ mod tests {
             [None, Some(Ended::Released), Some(Ended::Failed)]
                 .into_iter()
                 .flat_map(move |ended| {
-                    [(false, false), (false, true), (true, false), (true, true)].map(
-                        |(built, retry_due)| Facts {
-                            wish,
-                            built,
-                            ended,
-                            retry_due,
-                        },
-                    )
+                    (0..32).map(move |bits: u32| Facts {
+                        wish,
+                        built: bits & 1 != 0,
+                        ended,
+                        retry_due: bits & 2 != 0,
+                        leave: (bits & 4 != 0).then_some(Leave::Evicted),
+                        asleep: bits & 8 != 0,
+                        job_waits: bits & 16 != 0,
+                    })
                 })
         })
     }
@@ -377,6 +395,54 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(step.edge, Some((Loading, R::LoadRequested)));
+    }
+
+    #[test]
+    fn a_model_that_makes_room_or_expires_is_still_wanted_and_only_a_job_brings_it_back() {
+        for (leave, reason) in [(Leave::Evicted, R::Evicted), (Leave::Expired, R::Expired)] {
+            let mut machine = machine(Loaded, None);
+            let wish = Wish::Current;
+            let leave = Some(leave);
+            let step = machine.step(Facts {
+                wish,
+                leave,
+                ..Default::default()
+            });
+            assert_eq!(step.edge, Some((Unloading, reason)));
+            assert_eq!(step.action, Some(ModelAction::Drop));
+            let asleep = Facts {
+                wish,
+                asleep: true,
+                ..Default::default()
+            };
+            let ended = Some(Ended::Released);
+            let step = machine.step(Facts { ended, ..asleep });
+            assert_eq!(step.edge, Some((Idle, R::UnloadCompleted)));
+            assert_eq!(machine.step(asleep), Step::STAY);
+            let job_waits = true;
+            let step = machine.step(Facts {
+                job_waits,
+                ..asleep
+            });
+            assert_eq!(step.edge, Some((Loading, R::JobRequested)));
+        }
+    }
+
+    #[test]
+    fn a_request_of_the_game_names_the_reason_before_an_eviction_does() {
+        for (wish, reason) in [
+            (Wish::Nothing, R::UnloadRequested),
+            (Wish::Other, R::Superseded),
+            (Wish::Anew, R::Reload),
+        ] {
+            let leave = Some(Leave::Evicted);
+            let step = machine(Loaded, None).step(Facts {
+                wish,
+                leave,
+                ..Default::default()
+            });
+            assert_eq!(step.edge, Some((Unloading, reason)));
+        }
     }
 
     #[test]

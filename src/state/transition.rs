@@ -106,11 +106,11 @@ pub enum TransitionReason {
     Reload,
     /// `unload` took a failed model back.
     Reset,
-    /// The model made room for another. Not used yet.
+    /// The model made room for another, and is still wanted: a job, or a new `load`, brings it back.
     Evicted,
-    /// The model was not used for its time-out. Not used yet.
+    /// The model was not used for its `keep_alive`, and is still wanted: a job, or a new `load`, brings it back.
     Expired,
-    /// A job brought an evicted model back. Not used yet.
+    /// A job brought an evicted or expired model back.
     JobRequested,
     /// The app ends.
     Shutdown,

@@ -25,6 +25,8 @@ pub struct FakeRequest {
     pub steps: u32,
     /// How long each step keeps the device thread busy.
     pub work: Duration,
+    /// Bytes that the job claims before it starts, and allocates (default 1 MiB).
+    pub memory: u64,
     /// Makes this one job panic, in its first step.
     pub panic: bool,
     /// Makes this one job fail, in its first step.
@@ -36,6 +38,7 @@ impl Default for FakeRequest {
         Self {
             steps: 3,
             work: Duration::ZERO,
+            memory: 1 << 20,
             panic: false,
             fail: false,
         }
@@ -115,7 +118,7 @@ impl<const KIND: usize> Pipeline for Fake<KIND> {
         steps: Steps<Self>,
     ) -> Result<FakeOutput, InferError> {
         // A job's own memory, to be freed with it.
-        let _activations = vec![1_u8; 1 << 20];
+        let _activations = vec![1_u8; request.memory as usize];
         for step in 1..=request.steps {
             self.script.note(Place::Infer);
             assert!(!request.panic, "asked to panic");
@@ -132,6 +135,10 @@ impl<const KIND: usize> Pipeline for Fake<KIND> {
             settings,
             tensors,
         })
+    }
+
+    fn working_memory(&self, request: &FakeRequest) -> u64 {
+        request.memory
     }
 
     fn sample_size(&self) -> Option<UVec2> {

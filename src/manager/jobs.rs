@@ -1,0 +1,121 @@
+//! The jobs of a manager: who waits, who is handed to the model, who is refused.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{Event, Mailbox, ModelManager};
+use crate::{
+    InferError, ModelState, Pipeline,
+    infer::{End, Job},
+    machine::Wish,
+};
+
+/// Jobs that no model has yet, first come first served.
+pub(super) struct Waiting<P: Pipeline>(VecDeque<Job<P>>);
+
+impl<P: Pipeline> Default for Waiting<P> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<P: Pipeline> Waiting<P> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Puts a job where it belongs: one that a model gave back was there before others.
+    fn insert(&mut self, job: Job<P>) {
+        let place = self.0.partition_point(|other| other.id() < job.id());
+        self.0.insert(place, job);
+    }
+}
+
+impl<P: Pipeline> ModelManager<P> {
+    /// Takes a new job: runs it where the model is loaded and stays, else keeps it.
+    pub(crate) fn queue(&mut self, job: impl FnOnce(Mailbox<P>, P::Settings) -> Job<P>) {
+        let job = job(self.mailbox.clone(), self.settings().clone());
+        if self.waiting.is_empty() && self.takes_jobs() {
+            self.pipeline.run(job);
+        } else {
+            self.waiting.insert(job);
+            self.mailbox.wake();
+        }
+    }
+
+    /// Whether the model may get jobs: one that makes room gets no new ones.
+    fn takes_jobs(&self) -> bool {
+        let goes = |load: &crate::loader::Load<P>| {
+            load.account().is_draining() || load.account().is_evicted()
+        };
+        self.machine.state() == ModelState::Loaded && !self.pipeline.load().is_some_and(goes)
+    }
+
+    /// Hands over what waits.
+    pub(super) fn hand_over_jobs(&mut self) {
+        if self.takes_jobs() {
+            for job in self.waiting.0.drain(..) {
+                self.pipeline.run(job);
+            }
+        }
+    }
+
+    /// Takes in what the workers have sent, and returns the jobs that have ended.
+    pub(crate) fn collect(&mut self, now: Option<Duration>) -> Vec<End<P>> {
+        self.now = now.unwrap_or(self.now);
+        self.refuse_hopeless_jobs();
+        let mut ends = std::mem::take(&mut self.late_ends);
+        while let Ok(event) = self.received.try_recv() {
+            ends.extend(self.take_in(event));
+        }
+        if !ends.is_empty() {
+            self.note_use();
+        }
+        self.post_residency();
+        ends
+    }
+
+    /// Takes in one event; returns the job that it ends.
+    pub(super) fn take_in(&mut self, event: Event<P>) -> Option<End<P>> {
+        match event {
+            Event::Built(built) if built.generation == self.held => self.built = Some(built),
+            Event::Built(_) => {}
+            Event::Gone(gone) => {
+                self.alive.retain(|load| *load != gone.generation);
+                if gone.generation == self.held {
+                    self.gone = Some(gone);
+                }
+            }
+            Event::Returned(job) => self.waiting.insert(job),
+            Event::End(end) => return Some(end),
+        }
+        None
+    }
+
+    /// Ends the jobs that wait for a model which will not come.
+    fn refuse_hopeless_jobs(&mut self) {
+        self.waiting.0.retain(Job::is_wanted);
+        if self.is_model_coming() {
+            return;
+        }
+        let has_failed = self.machine.state() == ModelState::Failed;
+        let reason = has_failed.then(|| self.status.last_error.clone()).flatten();
+        for job in self.waiting.0.drain(..) {
+            job.refuse(
+                reason
+                    .clone()
+                    .map_or(InferError::NotLoaded, InferError::ModelFailed),
+            );
+        }
+    }
+
+    /// Whether a load is wanted that starts by itself or with a job, or a model is there that makes room. A failed
+    /// model that is wanted again before its time has failed, as far as jobs are concerned.
+    fn is_model_coming(&self) -> bool {
+        let wish = self.wishes.wish();
+        let state = self.machine.state();
+        let too_soon =
+            state == ModelState::Failed && wish == Wish::Current && !self.is_retry_due();
+        let is_there = state == ModelState::Loaded && wish == Wish::AsIs;
+        (wish.is_load() || is_there) && !too_soon && !self.closed
+    }
+}

@@ -1,0 +1,102 @@
+//! Who stays in memory: use, time-out, eviction and parking, as a manager sees them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::ModelManager;
+use crate::{
+    ModelState, Pipeline, TransitionReason,
+    machine::{Ended, Leave},
+};
+
+impl<P: Pipeline> ModelManager<P> {
+    /// Tells the books what the game says about its models.
+    pub(super) fn post_residency(&self) {
+        let super::Residency {
+            pinned, priority, ..
+        } = self.residency;
+        for load in self.pipeline.loads() {
+            load.account().set_residency(pinned, priority);
+        }
+    }
+
+    /// The model was used until now.
+    pub(super) fn note_use(&self) {
+        if let Some(load) = self.pipeline.load() {
+            load.account().set_last_used(self.now);
+        }
+    }
+
+    /// Whether a loaded model has to go although it is wanted.
+    pub(super) fn leave(&self) -> Option<Leave> {
+        let load = self.pipeline.load()?;
+        if load.account().is_evicted() {
+            return Some(Leave::Evicted);
+        }
+        let due = self.expires_at().is_some_and(|due| due <= self.now);
+        due.then_some(Leave::Expired)
+    }
+
+    /// When the loaded model's time-out is over, on the app's clock; [`None`] while it has jobs.
+    pub(super) fn expires_at(&self) -> Option<Duration> {
+        let keep_alive = self.residency.keep_alive?;
+        let account = self.pipeline.load()?.account();
+        let is_idle = self.machine.state() == ModelState::Loaded
+            && account.jobs() == 0
+            && self.waiting.is_empty();
+        is_idle.then(|| account.last_used().saturating_add(keep_alive))
+    }
+
+    /// Lets go of the model: for good, or to be parked.
+    pub(super) fn let_go(&mut self, reason: Option<TransitionReason>) {
+        let evicted = |load: &crate::loader::Load<P>| load.account().is_evicted();
+        let parks = reason == Some(TransitionReason::Superseded)
+            && self.machine.state() == ModelState::Unloading
+            && self.residency.keep_parked > 0
+            && !self.pipeline.load().is_none_or(evicted);
+        match self.wishes.current().cloned().filter(|_| parks) {
+            Some(source) => self.park(source),
+            None => self.pipeline.let_go(),
+        }
+    }
+
+    fn park(&mut self, source: crate::ModelSource) {
+        let load = self.pipeline.load();
+        self.parking = load.map(|load| load.account().clone());
+        self.pipeline.park(source, self.status.sample_size);
+    }
+
+    /// Lets go of the parked models that make room, are too many, or were asked back. The one that is wanted
+    /// next is not too many.
+    pub(super) fn thin_out_parked(&mut self) {
+        let all = std::mem::take(&mut self.wants_parked_back) || self.closed;
+        let (keep, wanted) = (self.residency.keep_parked, self.wishes.wanted());
+        self.pipeline.thin_out_parked(|age, source, load| {
+            let may_stay = age < keep || wanted == Some(source);
+            may_stay && !all && !load.account().is_evicted()
+        });
+    }
+
+    /// How the current model has ended: its memory is back, or parked.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        if let Some(parked) = &self.parking {
+            return (parked.jobs() == 0).then_some(Ended::Released);
+        }
+        let kept = |load: &u64| self.pipeline.loads().any(|kept| kept.generation() == *load);
+        let is_leaving = self.alive.iter().any(|load| *load != self.held && !kept(load));
+        let gone = self.gone.as_ref().filter(|_| !is_leaving);
+        gone.map(|gone| gone.ended())
+    }
+
+    /// Has the model counted as loaded, from now on.
+    pub(super) fn settle_in(&mut self) {
+        let Some(account) = self.pipeline.load().map(|load| Arc::clone(load.account())) else {
+            return;
+        };
+        if let Some(since) = self.loading_since.take() {
+            account.set_reload_cost(since.elapsed());
+        }
+        account.set_standing(crate::Standing::Loaded);
+        account.set_fresh(true);
+        self.note_use();
+    }
+}

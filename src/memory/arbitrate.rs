@@ -1,0 +1,108 @@
+//! Runs the arbiter over the line of each device, and brings the view up to date.
+
+use std::sync::Arc;
+
+use bevy::prelude::*;
+use tracing::debug;
+
+use super::{
+    Account, Books, DeviceMemory, Ledger, ModelMemory, ResourceManager,
+    arbiter::{Decision, Request, Tenant, Verdict, decide},
+    ledger::Shortage,
+    line::{Answer, Waiter},
+};
+use crate::DeviceChoice;
+
+/// Answers who waits for memory, and tells models to make room.
+pub(crate) fn arbitrate(mut memory: ResMut<ResourceManager>) {
+    let books = &mut memory.bypass_change_detection().books;
+    books.waiting.extend(books.line.1.try_iter());
+    books.waiting.retain(|waiter| !waiter.watch.is_cut());
+    books.accounts.retain(|account| !account.is_closed());
+    for (device, ledger) in books.devices.clone() {
+        books.arbitrate_device(device, &ledger);
+    }
+}
+
+/// Brings what games see up to date. The resource counts as changed only where something has.
+pub(crate) fn show_memory(mut memory: ResMut<ResourceManager>) {
+    let seen = memory.bypass_change_detection();
+    let open = seen.books.accounts.iter();
+    let open = open.filter(|account| !account.is_closed());
+    let models: Vec<_> = open.map(|account| ModelMemory::of(account)).collect();
+    let devices = seen.books.devices.iter();
+    let devices: Vec<_> = devices
+        .map(|(device, ledger)| DeviceMemory::of(*device, ledger, &models))
+        .collect();
+    if (&devices, &models) != (&seen.devices, &seen.models) {
+        (memory.devices, memory.models) = (devices, models);
+    }
+}
+
+impl Books {
+    fn arbitrate_device(&mut self, device: DeviceChoice, ledger: &Arc<Ledger>) {
+        let Some(budget) = ledger.budget() else {
+            return;
+        };
+        let there = |account: &&Arc<Account>| account.holder().device == device;
+        let accounts: Vec<_> = self.accounts.iter().filter(there).cloned().collect();
+        let tenants: Vec<_> = accounts.iter().map(|account| account.tenant()).collect();
+        let mut line: Vec<_> = self
+            .waiting
+            .extract_if(.., |waiter| waiter.account.holder().device == device)
+            .collect();
+        // Stable: who came first is served first within a priority.
+        line.sort_by_key(|waiter| std::cmp::Reverse(waiter.account.priority()));
+        let requests: Vec<_> = line.iter().map(|waiter| request(waiter, &accounts)).collect();
+        let (in_use, working) = (ledger.in_use(), ledger.working());
+        let decision = decide(budget, in_use, working, &tenants, &requests, &*self.policy);
+        tell_models(&accounts, &tenants, &decision);
+        for (waiter, verdict) in line.into_iter().zip(decision.verdicts) {
+            self.waiting.extend(settle(waiter, verdict, ledger));
+        }
+    }
+}
+
+fn request(waiter: &Waiter, accounts: &[Arc<Account>]) -> Request {
+    let own = |account: &Arc<Account>| Arc::ptr_eq(account, &waiter.account);
+    Request {
+        needed: waiter.needed,
+        job_of: accounts
+            .iter()
+            .position(own)
+            .filter(|_| waiter.is_job),
+    }
+}
+
+fn tell_models(accounts: &[Arc<Account>], tenants: &[Tenant], decision: &Decision) {
+    for (i, account) in accounts.iter().enumerate() {
+        account.set_draining(decision.draining.contains(&i));
+        if decision.leaving.contains(&i) {
+            debug!(
+                "{} of {} bytes makes room",
+                tenants[i].model.model_id, tenants[i].model.bytes
+            );
+            account.evict();
+        }
+    }
+}
+
+/// Answers, or returns who goes on waiting.
+fn settle(waiter: Waiter, verdict: Verdict, ledger: &Arc<Ledger>) -> Option<Waiter> {
+    let answer = match verdict {
+        Verdict::Wait => return Some(waiter),
+        Verdict::Grant => match ledger.claim(waiter.needed) {
+            Some(claim) => Answer::Granted(claim),
+            // Somebody was faster: the first job of a model goes before the line.
+            None => return Some(waiter),
+        },
+        Verdict::Return => Answer::Return,
+        Verdict::Refuse => Answer::OverBudget(Shortage {
+            needed: waiter.needed,
+            budget: ledger.budget().unwrap_or_default(),
+            in_use: ledger.in_use(),
+        }),
+    };
+    waiter.answer(answer);
+    None
+}
