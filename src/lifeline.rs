@@ -41,6 +41,14 @@ impl Watch {
         }
     }
 
+    /// Watches its own owner only.
+    pub(crate) fn alone(self) -> Self {
+        Self {
+            other: None,
+            ..self
+        }
+    }
+
     /// Whether an owner has let go.
     pub(crate) fn is_cut(&self) -> bool {
         self.own.is_closed() || self.other.as_ref().is_some_and(Receiver::is_closed)

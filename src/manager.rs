@@ -154,9 +154,12 @@ impl<P: Pipeline> ModelManager<P> {
         self.asked();
     }
 
-    /// Asks for the same model anew: the loaded one, or the last one that was.
+    /// Asks for the same model anew: the loaded one, or the last one that was. It is read again, parked or not.
     pub fn reload(&mut self) {
         self.wishes.reload(self.machine.state());
+        let again = self.wishes.wanted();
+        self.pipeline
+            .thin_out_parked(|_, source, _| again != Some(source));
         self.asked();
     }
 

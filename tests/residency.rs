@@ -258,7 +258,7 @@ fn unload_takes_the_parked_models_along_and_idle_waits_for_them() {
 }
 
 #[test]
-fn a_reload_reads_anew_what_is_parked() {
+fn a_reload_of_one_model_leaves_the_parked_ones_alone() {
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
@@ -276,6 +276,23 @@ fn a_reload_reads_anew_what_is_parked() {
     run_until_state::<0>(&mut app, ModelState::Loaded);
     assert_eq!((built(&a), built(&b)), (1, 2));
     assert_eq!(parked(&app), ["a"], "a reload of b leaves a alone");
+}
+
+#[test]
+fn a_reload_reads_a_parked_model_again() {
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    let mut app = parking(64 * MIB, 1);
+    load::<0>(&mut app, &a);
+    ask::<0>(&mut app, &b);
+    run_until_state::<0>(&mut app, ModelState::Unloading);
+    manager::<0>(&mut app).cancel();
+    run_until_state::<0>(&mut app, ModelState::Idle);
+    assert_eq!(parked(&app), ["a"], "a cancel leaves parked models alone");
+    manager::<0>(&mut app).reload();
+    run_until_state::<0>(&mut app, ModelState::Loaded);
+    let log = a.log();
+    let built = log.iter().filter(|event| event.place == Place::Build);
+    assert_eq!(built.count(), 2);
 }
 
 #[test]

@@ -23,9 +23,10 @@ pub(crate) struct Job<P: Pipeline> {
     settings: P::Settings,
     reporter: Reporter<P::Partial>,
     watch: Watch,
-    /// Before the end: whoever hears of it finds the model free.
-    in_hand: Option<InHand>,
     end: EndGuard<P>,
+    /// After the end: a model that has no jobs has been heard of all of them, so its time-out counts from
+    /// the last.
+    in_hand: Option<InHand>,
 }
 
 /// How a job ended.
@@ -85,8 +86,8 @@ impl<P: Pipeline> Job<P> {
             settings,
             reporter,
             watch,
-            in_hand: None,
             end,
+            in_hand: None,
         }
     }
 
@@ -108,14 +109,14 @@ impl<P: Pipeline> Job<P> {
 
     /// Gives the job back to its manager: it waits for the model to come back.
     pub(crate) fn give_back(mut self) {
-        self.in_hand = None;
+        let _in_hand = self.in_hand.take();
+        self.watch = self.watch.alone();
         let mailbox = self.end.mailbox.clone();
         mailbox.send(Event::Returned(self));
     }
 
     /// Ends the job without running it.
     pub(crate) fn refuse(mut self, error: InferError) {
-        self.in_hand = None;
         self.end.send(Err(error));
     }
 
@@ -137,7 +138,7 @@ impl<P: Pipeline> Job<P> {
             settings,
             reporter,
             watch,
-            in_hand,
+            in_hand: _in_hand,
             mut end,
         } = self;
         let steps = Steps::new(settings, reporter);
@@ -152,7 +153,7 @@ impl<P: Pipeline> Job<P> {
         let ended = future::or(unwanted, done).await;
         // The job's memory goes before its end is told, and its drop cannot take the model with it.
         drop_guarded("a job's drop", run);
-        drop((grant, in_hand));
+        drop(grant);
         match ended {
             Some(Ok(result)) => end.send(result),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),

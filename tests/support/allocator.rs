@@ -1,5 +1,8 @@
 //! A counting allocator: who allocates large blocks, how many are alive, and who frees them.
 
+#![expect(clippy::allow_attributes, reason = "what is unused differs from test to test")]
+#![allow(dead_code, reason = "each test uses a part")]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -14,6 +17,9 @@ pub struct Counting;
 
 /// Bytes in large blocks that are alive.
 static LARGE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+/// The most there were since [`begin_peak`].
+static PEAK: AtomicI64 = AtomicI64::new(0);
 
 /// Large blocks freed by threads that said they watch themselves.
 static FREED_BY_WATCHED: AtomicU64 = AtomicU64::new(0);
@@ -37,9 +43,23 @@ pub fn large_bytes() -> i64 {
     LARGE_BYTES.load(SeqCst)
 }
 
+/// Starts to look for the peak, and returns the bytes that there are.
+pub fn begin_peak() -> i64 {
+    let now = large_bytes();
+    PEAK.store(now, SeqCst);
+    now
+}
+
+/// Returns the most bytes in large blocks that were alive at once: looked at in each allocation.
+pub fn peak() -> i64 {
+    PEAK.load(SeqCst)
+}
+
 fn count(size: usize, sign: i64) {
     if size >= LARGE {
-        LARGE_BYTES.fetch_add(sign * size as i64, SeqCst);
+        let change = sign * size as i64;
+        let now = LARGE_BYTES.fetch_add(change, SeqCst) + change;
+        PEAK.fetch_max(now, SeqCst);
     }
 }
 

@@ -1,0 +1,264 @@
+//! Deadlocks and lost wake-ups that other schedulers had: everybody is served or refused, nobody waits for ever.
+
+mod support {
+    pub mod kinds;
+}
+
+use TransitionReason as R;
+use bevy::prelude::*;
+use bevy_candle::{
+    prelude::*,
+    test_kit::{FakeModel, FakeRequest, Gate, Place, run_until},
+};
+use support::kinds::*;
+
+#[test]
+fn of_two_loads_that_want_one_victim_both_are_served_in_their_order() {
+    let (a, b, c) = (FakeModel::new("a"), FakeModel::new("b"), FakeModel::new("c"));
+    let mut app = app(4 * MIB);
+    load::<0>(&mut app, &a);
+    ask::<1>(&mut app, &b);
+    ask::<2>(&mut app, &c);
+    run_until(&mut app, "both", |world| {
+        let loaded = |reasons: Vec<R>| reasons.contains(&R::LoadCompleted);
+        let of = |world: &World| {
+            use bevy_candle::test_kit::{Fake, Recorder};
+            let second = world.resource::<Recorder<Fake<1>>>().edges();
+            let third = world.resource::<Recorder<Fake<2>>>().edges();
+            [second, third].map(|edges| edges.into_iter().map(|edge| edge.2).collect())
+        };
+        of(world).into_iter().all(loaded)
+    });
+    assert_eq!(state::<0>(app.world()), ModelState::Idle);
+    let loaded = u32::from(state::<1>(app.world()).is_loaded())
+        + u32::from(state::<2>(app.world()).is_loaded());
+    assert_eq!(loaded, 1, "there is room for one");
+    assert_eq!(in_use(&app), 4 * MIB);
+}
+
+#[test]
+fn two_loads_share_the_room_of_one_large_victim() {
+    let large = FakeModel::new("large").tensors(8, 1 << 18);
+    let (b, c, d) = (FakeModel::new("b"), FakeModel::new("c"), FakeModel::new("d"));
+    let mut app = app(12 * MIB);
+    add_kind::<3>(&mut app, ModelPlugin::default());
+    load::<3>(&mut app, &d);
+    load::<0>(&mut app, &large);
+    let used = job::<3>(&mut app, steps(1));
+    assert!(ended(&mut app, used).is_ok());
+    ask::<1>(&mut app, &b);
+    ask::<2>(&mut app, &c);
+    run_until(&mut app, "both", |world| {
+        state::<1>(world).is_loaded() && state::<2>(world).is_loaded()
+    });
+    assert_eq!(state::<3>(app.world()), ModelState::Loaded, "one eviction");
+    assert_eq!(state::<0>(app.world()), ModelState::Idle);
+}
+
+#[test]
+fn with_everything_pinned_loads_and_jobs_are_refused_at_once() {
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    let mut app = app(5 * MIB);
+    manager::<0>(&mut app).residency_mut().pinned = true;
+    load::<0>(&mut app, &a);
+    ask::<1>(&mut app, &b);
+    let waits = job::<1>(&mut app, steps(1));
+    let error = ended(&mut app, waits);
+    assert!(
+        matches!(&error, Err(InferError::ModelFailed(error)) if matches!(**error, LoadError::OverBudget { .. })),
+        "{error:?}"
+    );
+    let large = FakeRequest {
+        memory: 2 * MIB,
+        ..steps(1)
+    };
+    let refused = job::<0>(&mut app, large);
+    assert!(matches!(
+        ended(&mut app, refused),
+        Err(InferError::OverBudget { .. })
+    ));
+    let fits = job::<0>(&mut app, steps(1));
+    assert!(ended(&mut app, fits).is_ok());
+}
+
+#[test]
+fn a_load_that_waits_is_refused_when_its_victim_is_pinned() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(4 * MIB);
+    load::<0>(&mut app, &a);
+    let running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    run_until_waiting::<1>(&mut app);
+    manager::<0>(&mut app).residency_mut().pinned = true;
+    run_until_state::<1>(&mut app, ModelState::Failed);
+    let next = job::<0>(&mut app, steps(1));
+    gate.open();
+    assert!(ended(&mut app, running).is_ok());
+    assert!(ended(&mut app, next).is_ok(), "the model takes jobs again");
+    assert_eq!(reasons::<0>(&app), [R::LoadRequested, R::LoadCompleted]);
+}
+
+#[test]
+fn when_a_waiter_leaves_its_victim_stays_and_takes_jobs_again() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(4 * MIB);
+    load::<0>(&mut app, &a);
+    let running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    run_until_waiting::<1>(&mut app);
+    let next = job::<0>(&mut app, steps(1));
+    manager::<1>(&mut app).cancel();
+    run_until_state::<1>(&mut app, ModelState::Idle);
+    gate.open();
+    assert!(ended(&mut app, running).is_ok());
+    assert!(ended(&mut app, next).is_ok());
+    assert_eq!(reasons::<0>(&app), [R::LoadRequested, R::LoadCompleted]);
+}
+
+#[test]
+fn a_job_that_leaves_the_line_lets_the_next_one_through() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(12 * MIB);
+    load::<0>(&mut app, &a);
+    load::<1>(&mut app, &FakeModel::new("b"));
+    let of = |memory| FakeRequest {
+        memory: memory * MIB,
+        ..steps(1)
+    };
+    let running = job::<0>(&mut app, of(2));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let large = job::<1>(&mut app, of(3));
+    run_until(&mut app, "the line", |world| {
+        world.resource::<ResourceManager>().devices()[0].waiting == 1
+    });
+    let small = job::<1>(&mut app, of(1));
+    app.world_mut().despawn(large);
+    assert!(ended(&mut app, small).is_ok(), "while the other still runs");
+    assert!(end(app.world(), running).is_none());
+    gate.open();
+    assert!(ended(&mut app, running).is_ok());
+}
+
+#[test]
+fn an_evicted_model_that_is_asked_for_while_it_unloads_comes_back() {
+    for by_job in [true, false] {
+        let gate = Gate::closed();
+        let a = FakeModel::new("a").gate(Place::Drop, &gate);
+        let mut app = app(4 * MIB);
+        load::<0>(&mut app, &a);
+        ask::<1>(&mut app, &FakeModel::new("b"));
+        run_until(&mut app, "the drop", |_| gate.waiting() == 1);
+        assert_eq!(state::<0>(app.world()), ModelState::Unloading);
+        let back = by_job.then(|| job::<0>(&mut app, steps(1)));
+        if !by_job {
+            ask::<0>(&mut app, &a);
+        }
+        frames(&mut app, 5);
+        assert_eq!(state::<0>(app.world()), ModelState::Unloading);
+        gate.open();
+        match back {
+            Some(job) => assert!(ended(&mut app, job).is_ok()),
+            None => run_until_state::<0>(&mut app, ModelState::Loaded),
+        }
+        let asked = if by_job { R::JobRequested } else { R::LoadRequested };
+        assert_eq!(
+            reasons::<0>(&app)[2..],
+            [R::Evicted, R::UnloadCompleted, asked, R::LoadCompleted]
+        );
+    }
+}
+
+#[test]
+fn two_jobs_that_each_need_the_others_model_gone_are_both_served() {
+    let mut app = app(10 * MIB);
+    load::<0>(&mut app, &FakeModel::new("a"));
+    load::<1>(&mut app, &FakeModel::new("b"));
+    let large = FakeRequest {
+        memory: 6 * MIB,
+        ..steps(3)
+    };
+    for _ in 0..5 {
+        let jobs = [job::<0>(&mut app, large), job::<1>(&mut app, large)];
+        for job in jobs {
+            assert!(ended(&mut app, job).is_ok());
+        }
+    }
+}
+
+#[test]
+fn models_that_displace_each_other_all_serve_their_jobs() {
+    for room in [4, 6, 8] {
+        let mut app = app(room * MIB);
+        ask::<0>(&mut app, &FakeModel::new("a"));
+        ask::<1>(&mut app, &FakeModel::new("b"));
+        ask::<2>(&mut app, &FakeModel::new("c"));
+        let request = |i: u64| FakeRequest {
+            memory: (i % 3) * MIB * u64::from(room > 4),
+            ..steps(2)
+        };
+        let jobs: Vec<_> = (0..60)
+            .map(|i| match i % 3 {
+                0 => job::<0>(&mut app, request(i / 3)),
+                1 => job::<1>(&mut app, request(i / 3)),
+                _ => job::<2>(&mut app, request(i / 3)),
+            })
+            .collect();
+        for job in jobs {
+            let end = ended(&mut app, job);
+            assert!(end.is_ok(), "{end:?}");
+        }
+        assert!(in_use(&app) <= room * MIB);
+    }
+}
+
+#[test]
+fn jobs_that_keep_coming_do_not_starve_a_load() {
+    let mut app = app(4 * MIB);
+    load::<0>(&mut app, &FakeModel::new("a"));
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    let mut jobs = Vec::new();
+    run_until(&mut app, "the load", |world| {
+        let request = steps(1);
+        let infer = Infer::<bevy_candle::test_kit::Fake>::new(request);
+        jobs.push(world.spawn(infer).id());
+        state::<1>(world).is_loaded()
+    });
+    for job in jobs {
+        assert!(ended(&mut app, job).is_ok());
+    }
+}
+
+#[test]
+fn an_app_ends_while_loads_and_jobs_wait_for_memory() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(10 * MIB);
+    load::<0>(&mut app, &a);
+    load::<1>(&mut app, &FakeModel::new("b"));
+    let _running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let large = FakeRequest {
+        memory: 4 * MIB,
+        ..steps(1)
+    };
+    let _waits = job::<1>(&mut app, large);
+    ask::<2>(&mut app, &FakeModel::new("c"));
+    run_until(&mut app, "the line", |world| {
+        world.resource::<ResourceManager>().devices()[0].waiting > 0
+    });
+    app.world_mut().write_message(AppExit::Success);
+    app.update();
+    assert_eq!(in_use(&app), 0);
+    for state in [
+        state::<0>(app.world()),
+        state::<1>(app.world()),
+        state::<2>(app.world()),
+    ] {
+        assert_eq!(state, ModelState::Idle);
+    }
+}
