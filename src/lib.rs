@@ -127,8 +127,8 @@ pub mod prelude {
         CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, Infer, InferError,
         InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
         ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
-        PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot, StateManager,
-        StateOf, Steps, TransitionReason,
+        PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot,
+        StateManager, StateOf, Steps, TransitionReason,
         ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
     };
 }

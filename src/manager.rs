@@ -46,12 +46,12 @@ mod mailbox;
 mod reconcile;
 mod residency;
 mod shutdown;
-mod stay;
 mod status;
+mod stay;
 mod wishes;
 
-pub(crate) use mailbox::{Built, Event, Mailbox};
 use jobs::Waiting;
+pub(crate) use mailbox::{Built, Event, Mailbox};
 pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};

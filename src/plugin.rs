@@ -188,8 +188,7 @@ impl<P: Pipeline> Plugin for ModelPlugin<P> {
         if let Some(device) = self.device {
             world.resource_mut::<LoaderService>().use_device(device);
         }
-        app
-            .add_message::<ModelTransition<P>>()
+        app.add_message::<ModelTransition<P>>()
             .add_systems(EnterFirstStates, enter_first_states::<P>)
             .add_systems(
                 ModelLifecycle,

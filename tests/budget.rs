@@ -92,10 +92,7 @@ fn an_evicted_model_that_is_not_wanted_any_more_stays_away() {
     load::<1>(&mut app, &b);
     manager::<0>(&mut app).unload();
     let late = job::<0>(&mut app, steps(1));
-    assert!(matches!(
-        ended(&mut app, late),
-        Err(InferError::NotLoaded)
-    ));
+    assert!(matches!(ended(&mut app, late), Err(InferError::NotLoaded)));
     assert_eq!(state::<1>(app.world()), ModelState::Loaded);
 }
 
@@ -337,9 +334,7 @@ fn without_a_setting_the_budget_is_measured() {
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
         .load(a.source());
-    run_until(&mut app, "the model", |world| {
-        state::<0>(world).is_loaded()
-    });
+    run_until(&mut app, "the model", |world| state::<0>(world).is_loaded());
     let memory = app.world().resource::<ResourceManager>();
     let budget = memory.budget().expect("a measured budget");
     assert!(budget > 64 * MIB && budget < 1 << 50, "{budget}");
@@ -374,7 +369,9 @@ fn a_model_whose_device_cannot_be_opened_fails_and_the_others_go_on() {
 #[test]
 fn a_load_that_fails_gives_its_room_to_who_waits() {
     let gate = Gate::closed();
-    let a = FakeModel::new("a").gate(Place::Build, &gate).fail_in(Place::Build);
+    let a = FakeModel::new("a")
+        .gate(Place::Build, &gate)
+        .fail_in(Place::Build);
     let b = FakeModel::new("b");
     let mut app = app(4 * MIB);
     ask::<0>(&mut app, &a);

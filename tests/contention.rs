@@ -14,7 +14,11 @@ use support::kinds::*;
 
 #[test]
 fn of_two_loads_that_want_one_victim_both_are_served_in_their_order() {
-    let (a, b, c) = (FakeModel::new("a"), FakeModel::new("b"), FakeModel::new("c"));
+    let (a, b, c) = (
+        FakeModel::new("a"),
+        FakeModel::new("b"),
+        FakeModel::new("c"),
+    );
     let mut app = app(4 * MIB);
     load::<0>(&mut app, &a);
     ask::<1>(&mut app, &b);
@@ -39,7 +43,11 @@ fn of_two_loads_that_want_one_victim_both_are_served_in_their_order() {
 #[test]
 fn two_loads_share_the_room_of_one_large_victim() {
     let large = FakeModel::new("large").tensors(8, 1 << 18);
-    let (b, c, d) = (FakeModel::new("b"), FakeModel::new("c"), FakeModel::new("d"));
+    let (b, c, d) = (
+        FakeModel::new("b"),
+        FakeModel::new("c"),
+        FakeModel::new("d"),
+    );
     let mut app = app(12 * MIB);
     add_kind::<3>(&mut app, ModelPlugin::default());
     load::<3>(&mut app, &d);
@@ -165,7 +173,11 @@ fn an_evicted_model_that_is_asked_for_while_it_unloads_comes_back() {
             Some(job) => assert!(ended(&mut app, job).is_ok()),
             None => run_until_state::<0>(&mut app, ModelState::Loaded),
         }
-        let asked = if by_job { R::JobRequested } else { R::LoadRequested };
+        let asked = if by_job {
+            R::JobRequested
+        } else {
+            R::LoadRequested
+        };
         assert_eq!(
             reasons::<0>(&app)[2..],
             [R::Evicted, R::UnloadCompleted, asked, R::LoadCompleted]

@@ -134,7 +134,10 @@ fn half_floats() {
         run_until_state::<Layer>(&mut app, ModelState::Loaded);
         let used = (peak() - before) as u64;
         assert!(used <= budget, "{dtype:?}: {used} bytes of {budget}");
-        assert!(used + 64 * 1024 > budget, "{dtype:?}: only {used} of {budget}");
+        assert!(
+            used + 64 * 1024 > budget,
+            "{dtype:?}: only {used} of {budget}"
+        );
     }
 }
 

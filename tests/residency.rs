@@ -199,7 +199,11 @@ fn the_jobs_of_a_parked_model_end_and_its_memory_stays() {
 
 #[test]
 fn parked_models_go_first_and_the_load_never_exceeds_the_budget() {
-    let (a, b, c) = (FakeModel::new("a"), FakeModel::new("b"), FakeModel::new("c"));
+    let (a, b, c) = (
+        FakeModel::new("a"),
+        FakeModel::new("b"),
+        FakeModel::new("c"),
+    );
     let mut app = parking(12 * MIB, 2);
     load::<1>(&mut app, &c);
     load::<0>(&mut app, &a);
@@ -214,7 +218,11 @@ fn parked_models_go_first_and_the_load_never_exceeds_the_budget() {
     assert!(parked(&app).is_empty(), "what is parked goes first");
     assert_eq!(state::<0>(app.world()), ModelState::Loaded);
     assert_eq!(state::<1>(app.world()), ModelState::Loaded);
-    let dropped = a.log().iter().filter(|event| event.place == Place::Drop).count();
+    let dropped = a
+        .log()
+        .iter()
+        .filter(|event| event.place == Place::Drop)
+        .count();
     assert_eq!(dropped, 1);
 }
 
@@ -254,7 +262,12 @@ fn unload_takes_the_parked_models_along_and_idle_waits_for_them() {
     run_until_state::<0>(&mut app, ModelState::Idle);
     assert_eq!(in_use(&app), 0);
     app.update();
-    assert!(app.world().resource::<ResourceManager>().models().is_empty());
+    assert!(
+        app.world()
+            .resource::<ResourceManager>()
+            .models()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -269,7 +282,9 @@ fn a_reload_of_one_model_leaves_the_parked_ones_alone() {
     });
     let built = |model: &FakeModel| {
         let log = model.log();
-        log.iter().filter(|event| event.place == Place::Build).count()
+        log.iter()
+            .filter(|event| event.place == Place::Build)
+            .count()
     };
     manager::<0>(&mut app).reload();
     run_until_state::<0>(&mut app, ModelState::Idle);

@@ -84,9 +84,10 @@ impl<P: Pipeline> LoadTask<P> {
             .sum();
         let (tell, told) = async_channel::bounded(1);
         let ticket = self.owner.ticket.clone();
-        self.account.claim(needed, self.watch.clone(), move |answer| {
-            let _ = tell.try_send(keep(&ticket, answer));
-        });
+        self.account
+            .claim(needed, self.watch.clone(), move |answer| {
+                let _ = tell.try_send(keep(&ticket, answer));
+            });
         told.recv().await.unwrap_or(Err(LoadError::Interrupted))
     }
 

@@ -138,7 +138,10 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn begin_to_unload(&mut self, reason: TransitionReason) {
         self.status.sample_size = None;
-        if matches!(reason, TransitionReason::Evicted | TransitionReason::Expired) {
+        if matches!(
+            reason,
+            TransitionReason::Evicted | TransitionReason::Expired
+        ) {
             self.wishes.fall_asleep();
         }
     }

@@ -82,7 +82,10 @@ impl<P: Pipeline> ModelManager<P> {
             return (parked.jobs() == 0).then_some(Ended::Released);
         }
         let kept = |load: &u64| self.pipeline.loads().any(|kept| kept.generation() == *load);
-        let is_leaving = self.alive.iter().any(|load| *load != self.held && !kept(load));
+        let is_leaving = self
+            .alive
+            .iter()
+            .any(|load| *load != self.held && !kept(load));
         let gone = self.gone.as_ref().filter(|_| !is_leaving);
         gone.map(|gone| gone.ended())
     }

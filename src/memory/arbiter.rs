@@ -74,7 +74,12 @@ pub(super) fn decide(
         policy,
         in_line: BTreeSet::new(),
         room: Room {
-            going: tenants.iter().filter(leaving).map(bytes).map(u128::from).sum(),
+            going: tenants
+                .iter()
+                .filter(leaving)
+                .map(bytes)
+                .map(u128::from)
+                .sum(),
             working: working.into(),
             ..Room::default()
         },
@@ -297,7 +302,11 @@ mod tests {
 
     #[test]
     fn what_fits_is_granted_until_it_is_full() {
-        let decision = decide(0, &[pinned(tenant(Loaded, 40, 1, 0))], &[load(30), load(30)]);
+        let decision = decide(
+            0,
+            &[pinned(tenant(Loaded, 40, 1, 0))],
+            &[load(30), load(30)],
+        );
         assert_eq!(decision.verdicts, [Grant, Grant]);
         let decision = decide(0, &[tenant(Loading, 40, 1, 0)], &[load(30), load(31)]);
         assert_eq!(
@@ -331,7 +340,10 @@ mod tests {
     fn what_is_on_its_way_back_is_waited_for() {
         let tenants = [tenant(Loaded, 40, 1, 0), tenant(Leaving, 60, 2, 0)];
         let decision = decide(0, &tenants, &[load(60)]);
-        assert_eq!((decision.verdicts, decision.leaving), (vec![Wait], set(&[])));
+        assert_eq!(
+            (decision.verdicts, decision.leaving),
+            (vec![Wait], set(&[]))
+        );
     }
 
     #[test]
@@ -349,7 +361,10 @@ mod tests {
         assert_eq!(decision.verdicts, [Wait, Wait]);
         let first_loads = [tenant(Loading, 60, 1, 0)];
         let decision = decide(0, &first_loads, &[load(60)]);
-        assert_eq!((decision.verdicts, decision.leaving), (vec![Wait], set(&[])));
+        assert_eq!(
+            (decision.verdicts, decision.leaving),
+            (vec![Wait], set(&[]))
+        );
         let first_is_loaded = [tenant(Loaded, 60, 1, 0)];
         assert_eq!(decide(0, &first_is_loaded, &[load(60)]).leaving, set(&[0]));
     }
@@ -358,9 +373,15 @@ mod tests {
     fn with_too_much_pinned_a_request_is_refused_and_nobody_goes() {
         let tenants = [pinned(tenant(Loaded, 70, 1, 0)), tenant(Loaded, 20, 2, 0)];
         let decision = decide(0, &tenants, &[load(31)]);
-        assert_eq!((decision.verdicts, decision.leaving), (vec![Refuse], set(&[])));
+        assert_eq!(
+            (decision.verdicts, decision.leaving),
+            (vec![Refuse], set(&[]))
+        );
         let decision = decide(0, &tenants, &[load(30)]);
-        assert_eq!((decision.verdicts, decision.leaving), (vec![Wait], set(&[1])));
+        assert_eq!(
+            (decision.verdicts, decision.leaving),
+            (vec![Wait], set(&[1]))
+        );
         assert_eq!(decide(0, &[], &[load(101)]).verdicts, [Refuse]);
     }
 
@@ -370,7 +391,10 @@ mod tests {
         let decision = decide(0, &tenants, &[load(60)]);
         assert_eq!((decision.leaving, decision.draining), (set(&[1]), set(&[])));
         let decision = decide(0, &tenants, &[load(61)]);
-        assert_eq!((decision.leaving, decision.draining), (set(&[1]), set(&[0])));
+        assert_eq!(
+            (decision.leaving, decision.draining),
+            (set(&[1]), set(&[0]))
+        );
     }
 
     #[test]
@@ -388,7 +412,10 @@ mod tests {
         let tenants = [tenant(Loaded, 60, 1, 1)];
         assert_eq!(decide(0, &tenants, &[job(40, 0)]).verdicts, [Grant]);
         let decision = decide(0, &tenants, &[job(41, 0)]);
-        assert_eq!((decision.verdicts, decision.draining), (vec![Refuse], set(&[])));
+        assert_eq!(
+            (decision.verdicts, decision.draining),
+            (vec![Refuse], set(&[]))
+        );
     }
 
     #[test]

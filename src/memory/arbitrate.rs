@@ -53,7 +53,10 @@ impl Books {
             .collect();
         // Stable: who came first is served first within a priority.
         line.sort_by_key(|waiter| std::cmp::Reverse(waiter.account.priority()));
-        let requests: Vec<_> = line.iter().map(|waiter| request(waiter, &accounts)).collect();
+        let requests: Vec<_> = line
+            .iter()
+            .map(|waiter| request(waiter, &accounts))
+            .collect();
         let (in_use, working) = (ledger.in_use(), ledger.working());
         let decision = decide(budget, in_use, working, &tenants, &requests, &*self.policy);
         tell_models(&accounts, &tenants, &decision);
@@ -67,10 +70,7 @@ fn request(waiter: &Waiter, accounts: &[Arc<Account>]) -> Request {
     let own = |account: &Arc<Account>| Arc::ptr_eq(account, &waiter.account);
     Request {
         needed: waiter.needed,
-        job_of: accounts
-            .iter()
-            .position(own)
-            .filter(|_| waiter.is_job),
+        job_of: accounts.iter().position(own).filter(|_| waiter.is_job),
     }
 }
 

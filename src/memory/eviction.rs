@@ -65,7 +65,12 @@ impl EvictionPolicy for LeastRecentlyUsed {
     fn next_victim(&self, _shortage: u64, candidates: &[ResidentModel]) -> Option<usize> {
         let rank = |i: &usize| {
             let model = &candidates[*i];
-            (model.priority, model.last_used, Reverse(model.bytes), model.slot)
+            (
+                model.priority,
+                model.last_used,
+                Reverse(model.bytes),
+                model.slot,
+            )
         };
         (0..candidates.len()).min_by_key(rank)
     }

@@ -47,7 +47,8 @@ impl Ledger {
     }
 
     pub(crate) fn set_budget(&self, bytes: u64) {
-        self.budget.store(bytes.min(Self::UNKNOWN - 1), Ordering::Release);
+        self.budget
+            .store(bytes.min(Self::UNKNOWN - 1), Ordering::Release);
         self.signal.raise();
     }
 

@@ -38,7 +38,7 @@ use sampler::Denoiser;
 pub use sampler::{
     BetaSchedule, PredictionType, Sampler, SchedulerConfig, TimestepSpacing, VarianceType,
 };
-use unet::UNet;
+use unet::{Machine, UNet, working_memory};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -110,6 +110,18 @@ impl Pipeline for DdpmPipeline {
                 .await;
         }
         Ok(DdpmOutput::new(shape, samples))
+    }
+
+    /// What the network needs at its peak, and the samples. Of a request that is refused anyway: nothing.
+    fn working_memory(&self, request: &DdpmRequest) -> u64 {
+        if request.check(&self.config.unet).is_err() {
+            return 0;
+        }
+        let machine = Machine {
+            threads: rayon::current_num_threads(),
+            unfolds: !self.device.is_cpu(),
+        };
+        working_memory(&self.config.unet, request.batch, self.unet.dtype(), machine)
     }
 
     fn sample_size(&self) -> Option<UVec2> {

@@ -101,7 +101,10 @@ impl<P: Pipeline> PipelineManager<P> {
 
     /// Takes a parked model back.
     pub(crate) fn take_parked(&mut self, source: &ModelSource) -> Option<(Load<P>, Option<UVec2>)> {
-        let found = self.parked.iter().position(|parked| parked.source == *source)?;
+        let found = self
+            .parked
+            .iter()
+            .position(|parked| parked.source == *source)?;
         let Parked {
             load, sample_size, ..
         } = self.parked.remove(found);
@@ -111,7 +114,10 @@ impl<P: Pipeline> PipelineManager<P> {
 
     /// Lets go of the parked models that `stays` does not keep; it gets each with its distance from the one
     /// that was parked last.
-    pub(crate) fn thin_out_parked(&mut self, stays: impl Fn(usize, &ModelSource, &Load<P>) -> bool) {
+    pub(crate) fn thin_out_parked(
+        &mut self,
+        stays: impl Fn(usize, &ModelSource, &Load<P>) -> bool,
+    ) {
         let mut age = self.parked.len();
         self.parked.retain(|parked| {
             age -= 1;

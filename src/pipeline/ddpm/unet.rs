@@ -3,7 +3,7 @@
 //! A picture goes down through blocks that halve it, through the middle, and up again, where each block
 //! also sees what its counterpart on the way down had. Every residual block is told the time step.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{
     Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder, conv2d, group_norm, ops::silu,
 };
@@ -13,10 +13,12 @@ use crate::LoadSteps;
 
 mod attention;
 mod blocks;
+mod memory;
 mod resnet;
 mod time;
 
 use blocks::{DownBlock, MidBlock, UpBlock};
+pub(super) use memory::{Machine, working_memory};
 use time::Conditioning;
 
 const SAME: Conv2dConfig = Conv2dConfig {
@@ -88,6 +90,11 @@ impl UNet {
         })
     }
 
+    /// The number format of the weights.
+    pub(super) fn dtype(&self) -> DType {
+        self.conv_in.weight().dtype()
+    }
+
     /// Predicts what the scheduler asked for in training: noise, sample or velocity.
     ///
     /// `samples` has the shape `(batch, channels, height, width)`, `classes` the shape `(batch,)`.
@@ -97,7 +104,7 @@ impl UNet {
         timestep: f64,
         classes: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let samples = samples.to_dtype(self.conv_in.weight().dtype())?;
+        let samples = samples.to_dtype(self.dtype())?;
         let samples = if self.center_input_sample {
             samples.affine(2.0, -1.0)?
         } else {
@@ -126,7 +133,7 @@ impl UNet {
 mod tests {
     use std::path::Path;
 
-    use candle_core::{DType, Device};
+    use candle_core::Device;
     use futures_lite::future::block_on;
 
     use super::*;
