@@ -20,6 +20,7 @@
 
 use std::{error::Error, io, sync::Arc};
 
+use bevy::reflect::TypePath;
 use candle_core::DType;
 use thiserror::Error;
 
@@ -29,7 +30,7 @@ use crate::memory::Shortage;
 pub type BoxedSource = Box<dyn Error + Send + Sync + 'static>;
 
 /// Says why a model could not be loaded.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, TypePath)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The model's folder does not exist, or is no folder.

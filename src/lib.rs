@@ -84,6 +84,7 @@ mod memory;
 mod panics;
 mod pipeline;
 mod plugin;
+mod reflect;
 mod schedule;
 mod signal;
 mod source;

@@ -77,34 +77,55 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 ///
 /// A model that was evicted or has expired is Idle and still [`wanted`](ModelStatus::wanted): a job or a new
 /// `load` brings it back. See [`Residency`].
-#[derive(Resource)]
+#[derive(Resource, Reflect)]
+#[reflect(Resource)]
+#[reflect(type_path = false, from_reflect = false, where P: Pipeline)]
 pub struct ModelManager<P: Pipeline> {
     status: ModelStatus,
+    #[reflect(ignore)]
     machine: StateManager,
+    #[reflect(ignore)]
     wishes: Wishes,
+    #[reflect(ignore)]
     pipeline: PipelineManager<P>,
+    #[reflect(ignore)]
     place: Place,
+    #[reflect(ignore)]
     residency: Residency,
     /// The game has asked for the memory of parked models, too.
+    #[reflect(ignore)]
     wants_parked_back: bool,
+    #[reflect(ignore)]
     waiting: Waiting<P>,
+    #[reflect(ignore)]
     mailbox: Mailbox<P>,
+    #[reflect(ignore)]
     received: Receiver<Event<P>>,
     /// The generation that the workers of the current model know it by.
+    #[reflect(ignore)]
     held: u64,
     /// The generations of all loads whose memory is not back.
+    #[reflect(ignore)]
     alive: Vec<u64>,
+    #[reflect(ignore)]
     built: Option<Built>,
+    #[reflect(ignore)]
     gone: Option<Gone>,
     /// The model that is being parked.
+    #[reflect(ignore)]
     parking: Option<Arc<Account>>,
     /// The clock of the app, as of the last look.
+    #[reflect(ignore)]
     now: Duration,
+    #[reflect(ignore)]
     loading_since: Option<Instant>,
+    #[reflect(ignore)]
     failed_at: Option<Instant>,
     /// Jobs that ended while the app waited for its models to end.
+    #[reflect(ignore)]
     late_ends: Vec<End<P>>,
     /// The app ends: nothing is wanted any more.
+    #[reflect(ignore)]
     closed: bool,
 }
 

@@ -153,7 +153,9 @@ impl ResourceManager {
         self.books.default_device = device.resolve();
         self.books.default_budget = budget;
         for (_, ledger) in &self.books.devices {
-            budget.map(|bytes| ledger.set_budget(bytes));
+            if let Some(bytes) = budget {
+                ledger.set_budget(bytes);
+            }
         }
     }
 

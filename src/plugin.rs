@@ -26,6 +26,7 @@ use crate::{
     infer::deliver,
     loader::LoaderService,
     manager::{let_go, reconcile, wait_for_memory},
+    reflect::{register_kind, register_types},
     schedule::{EnterFirstStates, ModelLifecycle, ShutdownTimeout, add_schedules},
     signal::{Alarm, Signal},
     state::{add_model_state, enter_first_states, mirror},
@@ -91,6 +92,7 @@ impl Plugin for CandleCore {
             .init_resource::<Alarm>()
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();
+        register_types(app);
         add_schedules(app);
     }
 
@@ -174,6 +176,7 @@ impl<P: Pipeline> Plugin for ModelPlugin<P> {
         if !app.is_plugin_added::<CandleCore>() {
             app.add_plugins(CandlePlugin::default());
         }
+        register_kind::<P>(app);
         add_model_state::<P>(app);
         app.init_resource::<ModelManager<P>>();
         let world = app.world_mut();

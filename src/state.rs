@@ -33,6 +33,8 @@ use std::{
     ops::Deref,
 };
 
+use bevy::prelude::*;
+
 use crate::Pipeline;
 
 mod machine;
@@ -47,7 +49,8 @@ pub use transition::{ModelTransition, TransitionReason};
 ///
 /// Only these edges exist: Idle → Loading; Loading → Loaded, Idle or Failed; Loaded → Unloading;
 /// Unloading → Idle or Failed; Failed → Loading or Idle. Each state shows for at least one frame.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum ModelState {
     /// Nothing is loaded, and no memory is held.
     #[default]
@@ -109,9 +112,12 @@ impl ModelState {
 ///
 /// It is read only: it follows the [`ModelManager`](crate::ModelManager), and
 /// `NextState<StateOf<P>>` does not compile.
+#[derive(Reflect)]
+#[reflect(type_path = false, where P: Pipeline)]
 pub struct StateOf<P: Pipeline> {
     /// The state itself.
     pub state: ModelState,
+    #[reflect(ignore)]
     kind: PhantomData<fn() -> P>,
 }
 

@@ -10,6 +10,7 @@ mod support {
 
 use bevy::prelude::*;
 use bevy_candle::{
+    candle_nn::{Linear, VarBuilder, linear},
     prelude::*,
     test_kit::{Fake, FakeModel, FakeRequest, run_until, run_until_state},
 };
@@ -143,7 +144,7 @@ fn half_floats() {
 
 /// One linear layer.
 struct Layer {
-    _linear: bevy_candle::candle_nn::Linear,
+    _linear: Linear,
 }
 
 impl Pipeline for Layer {
@@ -156,15 +157,11 @@ impl Pipeline for Layer {
     fn plan(files: &dyn ModelFiles) -> Result<Plan<()>, LoadError> {
         Plan::new(())
             .weights(files, "m.safetensors")?
-            .check(|(), vb| bevy_candle::candle_nn::linear(1024, 512, vb))
+            .check(|(), vb| linear(1024, 512, vb))
     }
 
-    async fn build(
-        (): (),
-        weights: bevy_candle::candle_nn::VarBuilder<'static>,
-        _: &LoadSteps,
-    ) -> Result<Self, LoadError> {
-        let _linear = bevy_candle::candle_nn::linear(1024, 512, weights)?;
+    async fn build((): (), weights: VarBuilder<'static>, _: &LoadSteps) -> Result<Self, LoadError> {
+        let _linear = linear(1024, 512, weights)?;
         Ok(Self { _linear })
     }
 

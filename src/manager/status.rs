@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use bevy::math::UVec2;
+use bevy::prelude::*;
 
 use crate::{LoadError, ModelId, ModelState, Progress, ReleaseReport};
 
 /// What a [`ModelManager`](crate::ModelManager) reads as: plain fields, without a call.
 ///
 /// A game that shows several kinds of models in one list can pass it around without their type.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Reflect)]
+#[reflect(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ModelStatus {
     /// Where the model is in its life; in `Update` always equal to the Bevy state.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bevy::prelude::*;
 use candle_core::Device;
 
 use super::cpu;
@@ -16,7 +17,8 @@ use super::metal;
 /// drop and the moment after it: the heap in use on the CPU (glibc only), the memory pool's used bytes
 /// on CUDA, the allocated size on Metal. It is [`None`] where nothing counts. On the CPU the counter
 /// is the process's, so what a game allocates in that moment is in it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Debug, Default)]
 #[non_exhaustive]
 pub struct ReleaseReport {
     /// Bytes that the model had claimed on its device.

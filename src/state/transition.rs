@@ -23,7 +23,8 @@ use crate::{ModelId, Pipeline};
 /// }
 /// # bevy::ecs::system::assert_is_system(log);
 /// ```
-#[derive(Message)]
+#[derive(Message, Reflect)]
+#[reflect(type_path = false, from_reflect = false, where P: Pipeline)]
 pub struct ModelTransition<P: Pipeline> {
     /// The state before.
     pub from: ModelState,
@@ -35,6 +36,7 @@ pub struct ModelTransition<P: Pipeline> {
     pub model_id: Option<ModelId>,
     /// Counts the loads of this manager, from 1.
     pub generation: u64,
+    #[reflect(ignore)]
     kind: PhantomData<fn() -> P>,
 }
 
@@ -83,7 +85,8 @@ impl<P: Pipeline> fmt::Debug for ModelTransition<P> {
 }
 
 /// Why a model changed its state.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug)]
 #[non_exhaustive]
 pub enum TransitionReason {
     /// `load` or `reload` asked for the model.

@@ -1,9 +1,5 @@
 //! A counting allocator: who allocates large blocks, how many are alive, and who frees them.
 
-#![expect(
-    clippy::allow_attributes,
-    reason = "what is unused differs from test to test"
-)]
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{

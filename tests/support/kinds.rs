@@ -1,9 +1,5 @@
 //! An app with three kinds of fake models under one budget.
 
-#![expect(
-    clippy::allow_attributes,
-    reason = "what is unused differs from test to test"
-)]
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::time::Duration;

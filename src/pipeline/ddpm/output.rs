@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use bevy::{asset::RenderAssetUsages, image::Image};
+use bevy::{asset::RenderAssetUsages, image::Image, prelude::*};
 use wgpu_types::{Extent3d, TextureDimension, TextureFormat};
 
 /// Pictures as numbers: an output, or a preview.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Reflect)]
+#[reflect(Clone, Debug, Default, PartialEq)]
 pub struct DdpmOutput {
     /// `(batch, channels, height, width)`.
     pub shape: [usize; 4],

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bevy::prelude::*;
 use candle_core::{Device, Tensor};
 
 use super::{Sampler, TimestepSpacing, UNetConfig, noise::Noise};
@@ -11,7 +12,8 @@ use crate::InferError;
 const MAX_NUMBERS: usize = 1 << 28;
 
 /// Asks for pictures. More fields will come: end with `..default()`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Reflect)]
+#[reflect(Clone, Debug, Default)]
 pub struct DdpmRequest {
     /// The class, from 0; needed by class-conditional models, and by no others.
     pub class: Option<u32>,
@@ -43,7 +45,8 @@ impl Default for DdpmRequest {
 /// What holds for every request that does not say otherwise.
 ///
 /// More fields will come: end with `..default()`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Reflect)]
+#[reflect(Clone, Debug, Default)]
 pub struct DdpmSettings {
     /// How noise becomes a picture.
     pub sampler: Sampler,

@@ -3,6 +3,8 @@
 //! They compute on plain numbers, without candle, in the order and the precision of diffusers'
 //! schedulers: near the end of a schedule, where little noise is left, f32 and f64 differ visibly.
 
+use bevy::prelude::*;
+
 use crate::InferError;
 
 mod config;
@@ -14,7 +16,8 @@ pub use config::{BetaSchedule, PredictionType, SchedulerConfig, TimestepSpacing,
 use schedule::{alphas_cumprod, timesteps};
 
 /// How noise becomes a picture.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Reflect)]
+#[reflect(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum Sampler {
     /// New noise at each step (Ho et al. 2020, <https://arxiv.org/abs/2006.11239>).

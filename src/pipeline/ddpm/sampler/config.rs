@@ -1,5 +1,6 @@
 //! The configuration of a diffusers scheduler.
 
+use bevy::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -41,7 +42,8 @@ pub enum PredictionType {
 
 /// How a few steps are spread over the training's many (Lin et al. 2023, table 2,
 /// <https://arxiv.org/abs/2305.08891>).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Reflect)]
+#[reflect(Clone, PartialEq, Debug, Default)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimestepSpacing {

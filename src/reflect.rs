@@ -1,0 +1,100 @@
+//! What editors, inspectors and the Bevy Remote Protocol see.
+//!
+//! The data that games read is [`Reflect`]; the plugins register it. What holds a thread, a pipeline or a request
+//! of a pipeline's own type is not: there is nothing to read in it from outside.
+
+use std::{any::type_name, sync::Arc};
+
+use bevy::{
+    prelude::*,
+    reflect::{ReflectSerialize, TypePath, utility::GenericTypePathCell},
+    utils::prelude::ShortName,
+};
+use serde::{Serialize, Serializer};
+
+use crate::{
+    DeviceChoice, DeviceMemory, ErrorChain, LoadError, LoadPhase, ModelId, ModelManager,
+    ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline, Progress, ReleaseReport,
+    Residency, ResourceManager, SlotId, Standing, StateOf, TransitionReason,
+    ddpm::{DdpmOutput, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
+};
+
+/// Registers what all kinds of models share.
+pub(crate) fn register_types(app: &mut App) {
+    app.register_type::<DdpmOutput>()
+        .register_type::<DdpmRequest>()
+        .register_type::<DdpmSettings>()
+        .register_type::<DeviceChoice>()
+        .register_type::<DeviceMemory>()
+        .register_type::<LoadPhase>()
+        .register_type::<ModelId>()
+        .register_type::<ModelMemory>()
+        .register_type::<ModelState>()
+        .register_type::<ModelStatus>()
+        .register_type::<Progress>()
+        .register_type::<ReleaseReport>()
+        .register_type::<Residency>()
+        .register_type::<ResourceManager>()
+        .register_type::<Sampler>()
+        .register_type::<SlotId>()
+        .register_type::<Standing>()
+        .register_type::<TimestepSpacing>()
+        .register_type::<TransitionReason>()
+        .register_type_data::<Arc<LoadError>, ReflectSerialize>();
+}
+
+/// Registers what belongs to one kind of model.
+pub(crate) fn register_kind<P: Pipeline>(app: &mut App) {
+    app.register_type::<ModelManager<P>>()
+        .register_type::<StateOf<P>>()
+        .register_type::<ModelTransition<P>>();
+}
+
+/// Names a generic type after its pipeline, which need not be [`TypePath`] itself.
+macro_rules! name_after_pipeline {
+    ($($name:ident),*) => {$(
+        impl<P: Pipeline> TypePath for $name<P> {
+            fn type_path() -> &'static str {
+                static CELL: GenericTypePathCell = GenericTypePathCell::new();
+                CELL.get_or_insert::<Self, _>(|| {
+                    format!("bevy_candle::{}<{}>", stringify!($name), type_name::<P>())
+                })
+            }
+
+            fn short_type_path() -> &'static str {
+                static CELL: GenericTypePathCell = GenericTypePathCell::new();
+                CELL.get_or_insert::<Self, _>(|| {
+                    format!("{}<{}>", stringify!($name), ShortName::of::<P>())
+                })
+            }
+
+            fn type_ident() -> Option<&'static str> {
+                Some(stringify!($name))
+            }
+
+            fn crate_name() -> Option<&'static str> {
+                Some("bevy_candle")
+            }
+
+            fn module_path() -> Option<&'static str> {
+                Some("bevy_candle")
+            }
+        }
+    )*};
+}
+
+name_after_pipeline!(ModelManager, ModelTransition, StateOf);
+
+/// A tool shows what a person would read.
+impl Serialize for LoadError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&ErrorChain(self))
+    }
+}
+
+impl<P: Pipeline> FromReflect for ModelManager<P> {
+    /// Returns [`None`]: a manager cannot be made from data.
+    fn from_reflect(_: &dyn PartialReflect) -> Option<Self> {
+        None
+    }
+}
