@@ -32,16 +32,16 @@ type Request = (&'static str, fn(&mut World));
 const SCRIPT: [Request; 9] = [
     ("load items", |world| load::<Items>(world, DType::F32)),
     ("load portraits", |world| {
-        load::<Portraits>(world, DType::F32)
+        load::<Portraits>(world, DType::F32);
     }),
     ("a picture of an item", picture::<Items>),
     ("load tiles", |world| load::<Tiles>(world, DType::F32)),
     ("a portrait", picture::<Portraits>),
     ("load items in half floats", |world| {
-        load::<Items>(world, DType::F16)
+        load::<Items>(world, DType::F16);
     }),
     ("load items as before", |world| {
-        load::<Items>(world, DType::F32)
+        load::<Items>(world, DType::F32);
     }),
     ("two pictures at once", |world| {
         picture::<Tiles>(world);

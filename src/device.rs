@@ -12,7 +12,7 @@
 //! app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
 //! ```
 
-use std::{cell::Cell, fmt, num::NonZeroUsize, thread::available_parallelism};
+use std::{cell::Cell, fmt, num::NonZeroUsize, sync::OnceLock, thread::available_parallelism};
 
 use bevy::prelude::*;
 use candle_core::Device;
@@ -52,35 +52,52 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Replaces [`Auto`](Self::Auto) by what is compiled in.
+    /// Replaces [`Auto`](Self::Auto) by a device that is there: one device must not have two names, or it would have
+    /// two threads and two budgets.
     pub(crate) fn resolve(self) -> Self {
+        static BEST: OnceLock<DeviceChoice> = OnceLock::new();
         match self {
-            Self::Auto if cfg!(any(feature = "cuda", feature = "metal")) => Self::Auto,
-            Self::Auto => Self::Cpu,
+            Self::Auto => *BEST.get_or_init(|| {
+                Self::best(has_cuda, || {
+                    cfg!(feature = "metal") && Device::new_metal(0).is_ok()
+                })
+            }),
             other => other,
+        }
+    }
+
+    fn best(has_cuda: fn() -> bool, has_metal: fn() -> bool) -> Self {
+        if has_cuda() {
+            Self::Cuda(0)
+        } else if has_metal() {
+            Self::Metal(0)
+        } else {
+            if cfg!(any(feature = "cuda", feature = "metal")) {
+                warn!("no accelerator was found; the CPU is used instead");
+            }
+            Self::Cpu
         }
     }
 
     /// Opens the device, on the thread that will own it.
     fn open(self) -> candle_core::Result<Device> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
+        match self.resolve() {
             Self::Cuda(number) => Device::new_cuda(number),
             Self::Metal(number) => Device::new_metal(number),
-            Self::Auto => Ok(Self::first_accelerator().unwrap_or(Device::Cpu)),
+            Self::Cpu | Self::Auto => Ok(Device::Cpu),
         }
     }
+}
 
-    fn first_accelerator() -> Option<Device> {
-        let cuda = cfg!(feature = "cuda").then(|| Self::Cuda(0).open());
-        let metal = cfg!(feature = "metal").then(|| Self::Metal(0).open());
-        let opened = [cuda, metal].into_iter().flatten();
-        opened
-            .flat_map(|device| {
-                device.inspect_err(|error| warn!("{error}; the CPU is used instead"))
-            })
-            .next()
-    }
+/// Asks the driver, without opening a device. Drivers have been seen to panic where there is none.
+#[cfg(feature = "cuda")]
+fn has_cuda() -> bool {
+    std::panic::catch_unwind(crate::memory::cuda_devices).is_ok_and(|devices| devices > 0)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_cuda() -> bool {
+    false
 }
 
 /// Returns whether the calling thread owns a device: the only place where models are built, used and
@@ -110,10 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn auto_without_accelerators_is_the_cpu() {
-        if cfg!(not(any(feature = "cuda", feature = "metal"))) {
-            assert_eq!(DeviceChoice::Auto.resolve(), DeviceChoice::Cpu);
-        }
+    fn auto_is_always_a_device_by_its_own_name() {
+        assert_ne!(DeviceChoice::Auto.resolve(), DeviceChoice::Auto);
+        let best = DeviceChoice::best;
+        assert_eq!(best(|| true, || true), DeviceChoice::Cuda(0));
+        assert_eq!(best(|| false, || true), DeviceChoice::Metal(0));
+        assert_eq!(best(|| false, || false), DeviceChoice::Cpu);
     }
 
     #[test]

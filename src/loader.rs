@@ -233,10 +233,10 @@ impl LoaderService {
             dtype,
             account: account.clone(),
             watch,
+            owner: spawn_owner::<P>(&thread.handle(), &readers, setup),
             readers,
             progress: progress.clone(),
             signal: mailbox.signal(),
-            owner: spawn_owner::<P>(&thread.handle(), setup),
         };
         let pool = AsyncComputeTaskPool::get_or_init(TaskPool::default);
         Ok(Load {

@@ -47,6 +47,8 @@ pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::default_budget;
 pub(crate) use cpu::prefer_huge_pages;
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::cuda_devices;
 pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
 pub(crate) use ledger::{Claim, Ledger, Shortage};
 use line::Waiter;

@@ -13,8 +13,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 use tracing::debug;
 
-/// Below the game's own threads: 50 is what a thread has by default, 25 is a niceness of 10 on Linux.
-const PRIORITY: u8 = 25;
+/// Of the threads that compute, below the game's own: 50 is what a thread has by default, 25 is a niceness of 10 on
+/// Linux.
+pub(crate) const COMPUTES: u8 = 25;
+
+/// Of the threads that read and clean up, below those that compute: a job is not to wait for another model's load.
+pub(crate) const READS: u8 = 12;
 
 /// Threads that end together.
 pub(crate) struct Threads {
@@ -37,6 +41,7 @@ impl Threads {
     pub(crate) fn spawn(
         &mut self,
         name: String,
+        priority: u8,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let running = self.running.clone();
@@ -45,7 +50,7 @@ impl Threads {
         let thread = Builder::new().name(name).spawn(move || {
             let _running = running;
             own.enter();
-            lower_priority();
+            lower_priority(priority);
             run();
         })?;
         self.handles.push((thread, listed));
@@ -98,8 +103,8 @@ impl Listed {
     }
 }
 
-fn lower_priority() {
-    let priority = PRIORITY.try_into().expect("the priority is below 100");
+fn lower_priority(priority: u8) {
+    let priority = priority.try_into().expect("the priority is below 100");
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
         debug!("failed to lower the priority of a thread: {error:?}");
     }
@@ -139,7 +144,7 @@ mod tests {
         let (open, gate) = bounded::<()>(0);
         let mut threads = Threads::new();
         threads
-            .spawn("stuck".into(), move || _ = gate.recv())
+            .spawn("stuck".into(), COMPUTES, move || _ = gate.recv())
             .expect("a thread");
         assert_eq!(
             threads.join(Instant::now() + Duration::from_millis(10)),
@@ -151,7 +156,9 @@ mod tests {
     #[test]
     fn threads_that_end_are_joined() {
         let mut threads = Threads::new();
-        threads.spawn("short".into(), || {}).expect("a thread");
+        threads
+            .spawn("short".into(), COMPUTES, || {})
+            .expect("a thread");
         assert!(
             threads
                 .join(Instant::now() + Duration::from_secs(10))

@@ -114,10 +114,6 @@ fn assert_enough(source: &ModelSource, batch: u32, class: Option<u32>) {
         "batch {batch}: {needed} bytes claimed for {}",
         used[1]
     );
-    println!(
-        "{source:?} batch {batch}: {needed} claimed, {} used",
-        used[1]
-    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 use async_channel::{Receiver, Sender, bounded, unbounded};
 use async_executor::LocalExecutor;
 use candle_core::Device;
-use futures_lite::future;
+use futures_lite::{FutureExt, future};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::{error, warn};
 
@@ -22,7 +22,7 @@ use crate::{
     LoadError,
     lifeline::DrainOnDrop,
     panics::{drop_guarded, guarded, panic_message},
-    threads::{Shared, Threads, deadline_in},
+    threads::{COMPUTES, Shared, Threads, deadline_in},
 };
 
 /// All device threads of the process, one a device, for all its apps.
@@ -84,9 +84,13 @@ impl DeviceThread {
             .num_threads(workers.unwrap_or_else(default_threads).get())
             .panic_handler(|panic| error!("a device thread panicked: {}", panic_message(&*panic)))
             .spawn_handler(|worker| {
-                threads.spawn(format!("candle-{choice}-{}", worker.index()), || {
-                    worker.run();
-                })
+                threads.spawn(
+                    format!("candle-{choice}-{}", worker.index()),
+                    COMPUTES,
+                    || {
+                        worker.run();
+                    },
+                )
             })
             .build()
             .map_err(|error| LoadError::Device {
@@ -183,7 +187,11 @@ async fn next_turn(
         }
     };
     let step = async {
-        context.executor.tick().await;
+        // A pipeline's panics are caught where they belong to a load or a job; this is the net.
+        let tick = AssertUnwindSafe(context.executor.tick()).catch_unwind();
+        if let Err(panic) = tick.await {
+            error!("a model panicked: {}", panic_message(&*panic));
+        }
         Turn::Stepped
     };
     future::or(stop, future::or(command, step)).await

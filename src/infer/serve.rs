@@ -6,9 +6,10 @@ use futures_lite::future;
 
 use super::Job;
 use crate::{
-    Pipeline,
+    InferError, Pipeline,
     lifeline::DrainOnDrop,
     memory::{Account, Grant, JobGrant},
+    panics::{drop_guarded, guarded},
 };
 
 /// Serves jobs on the device thread, until the model's handle is dropped.
@@ -18,45 +19,58 @@ pub(crate) async fn serve<P: Pipeline>(
     account: &Arc<Account>,
 ) {
     while let Ok(job) = jobs.0.recv().await {
-        if let Some((job, grant)) = admit(job, pipeline, account).await {
-            job.run(pipeline, grant).await;
+        match admit(job, pipeline, account).await {
+            Admission::Granted(job, grant) => job.run(pipeline, grant).await,
+            Admission::Ended(job) => drop_guarded("a job", job),
+            Admission::Refused(job, error) => guarded("a job", || job.refuse(error)),
+            Admission::Return(job) => give_back(job, jobs),
         }
     }
 }
 
-/// Gets a job its memory and its lease, or ends it, or gives it back.
-async fn admit<P: Pipeline>(
-    job: Job<P>,
-    pipeline: &P,
-    account: &Arc<Account>,
-) -> Option<(Job<P>, Grant)> {
+/// What becomes of a job that wants to start.
+enum Admission<P: Pipeline> {
+    Granted(Job<P>, Grant),
+    Refused(Job<P>, InferError),
+    /// Nobody waits for it any more.
+    Ended(Job<P>),
+    /// It waits for the model to come back.
+    Return(Job<P>),
+}
+
+/// Gives a job back to its manager, and those behind it: they keep their order.
+fn give_back<P: Pipeline>(job: Job<P>, jobs: &DrainOnDrop<Job<P>>) {
+    job.give_back();
+    while let Ok(job) = jobs.0.try_recv() {
+        job.give_back();
+    }
+}
+
+/// Gets a job its memory and its lease.
+async fn admit<P: Pipeline>(job: Job<P>, pipeline: &P, account: &Arc<Account>) -> Admission<P> {
     let first = account.is_fresh();
     if !job.is_wanted() {
-        return None;
+        return Admission::Ended(job);
     }
     if account.is_draining() && !first {
-        job.give_back();
-        return None;
+        return Admission::Return(job);
     }
     let needed = match job.working_memory(pipeline) {
         Ok(needed) => needed,
-        Err(error) => {
-            job.refuse(error);
-            return None;
-        }
+        Err(error) => return Admission::Refused(job, error),
     };
     let unwanted = async {
         job.watch().cut().await;
         None
     };
-    let granted = async { Some(account.claim_for_job(needed, job.watch(), first).await) };
-    match future::or(unwanted, granted).await? {
-        JobGrant::Granted(grant) => {
+    let answer = async { Some(account.claim_for_job(needed, job.watch(), first).await) };
+    match future::or(unwanted, answer).await {
+        Some(JobGrant::Granted(grant)) => {
             account.set_fresh(false);
-            return Some((job, grant));
+            Admission::Granted(job, grant)
         }
-        JobGrant::OverBudget(shortage) => job.refuse(shortage.into()),
-        JobGrant::Return => job.give_back(),
+        Some(JobGrant::OverBudget(shortage)) => Admission::Refused(job, shortage.into()),
+        Some(JobGrant::Return) => Admission::Return(job),
+        None => Admission::Ended(job),
     }
-    None
 }

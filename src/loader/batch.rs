@@ -1,6 +1,9 @@
 //! Reading weights: tensor by tensor, in chunks, straight into the memory that candle will use.
 
-use std::sync::{Arc, Weak};
+use std::{
+    ops::{Range, RangeInclusive},
+    sync::{Arc, Weak},
+};
 
 use async_channel::Sender;
 use candle_core::DType;
@@ -17,8 +20,12 @@ use crate::{LoadError, ModelFiles, panics::caught, signal::Signal};
 /// Bytes read at once: the longest a reader goes on after a cancel.
 const CHUNK: usize = 2 << 20;
 
-/// Small tensors are read together, up to this many bytes.
-const BATCH: u64 = 8 << 20;
+/// Tensors are read together up to so many bytes, the fewest and the most: small models keep all readers busy, and large ones
+/// have their memory side by side, in whole huge pages.
+const BATCH: RangeInclusive<u64> = 2 << 20..=32 << 20;
+
+/// A large model is cut into so many parts at least.
+const PARTS: u64 = 16;
 
 /// A run of tensors that one reader reads.
 pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
@@ -27,6 +34,11 @@ pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
 pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>) -> Vec<Batch> {
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     tensors.sort_by(|(_, a), (_, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+    let total: u64 = tensors
+        .iter()
+        .map(|(_, tensor)| tensor.stored_bytes())
+        .sum();
+    let batch = (total / PARTS).clamp(*BATCH.start(), *BATCH.end());
     let mut batches: Vec<Batch> = Vec::new();
     let mut room = 0;
     for (name, tensor) in tensors {
@@ -35,7 +47,7 @@ pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>)
             Some(batch) if bytes <= room => batch.push((name, tensor)),
             _ => {
                 batches.push(vec![(name, tensor)]);
-                room = BATCH;
+                room = batch;
             }
         }
         room = room.saturating_sub(bytes);
@@ -56,11 +68,18 @@ impl<C> Reading<C> {
     /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
+        let mut reserved = Vec::with_capacity(batch.len());
         for (name, tensor) in batch {
-            let read = caught("read", || self.read_tensor(&name, &tensor, ticket))?;
-            let Some(values) = read else {
+            if !ticket.is_wanted() {
                 return Ok(false);
-            };
+            }
+            let values = self.reserve(&name, &tensor)?;
+            reserved.push((name, tensor, values));
+        }
+        for (name, tensor, mut values) in reserved {
+            if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
+                return Ok(false);
+            }
             let arrived = Arrived {
                 name,
                 plan: tensor,
@@ -73,30 +92,29 @@ impl<C> Reading<C> {
         Ok(true)
     }
 
-    /// Returns [`None`] where the load ended meanwhile.
-    fn read_tensor(
+    fn reserve(&self, name: &str, tensor: &TensorPlan) -> Result<HostTensor, LoadError> {
+        let refused = || LoadError::OutOfMemory {
+            tensor: name.into(),
+            bytes: tensor.run_bytes(self.dtype),
+        };
+        HostTensor::reserve(tensor.run_dtype(self.dtype), tensor.elements()).ok_or_else(refused)
+    }
+
+    /// Reads a tensor. Returns false where the load ended meanwhile.
+    fn fill(
         &self,
-        name: &str,
         tensor: &TensorPlan,
         ticket: &Ticket,
-    ) -> Result<Option<HostTensor>, LoadError> {
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
         let wanted = tensor.run_dtype(self.dtype);
-        if !ticket.is_wanted() {
-            return Ok(None);
-        }
-        let mut values =
-            HostTensor::zeros(wanted, tensor.elements()).ok_or_else(|| LoadError::OutOfMemory {
-                tensor: name.into(),
-                bytes: tensor.run_bytes(self.dtype),
-            })?;
-        let whole = if wanted == tensor.stored {
-            self.read_direct(tensor, ticket, values.bytes_mut())?
+        if wanted == tensor.stored {
+            self.read_direct(tensor, ticket, into)
         } else if wanted.size_in_bytes() >= tensor.stored.size_in_bytes() {
-            self.read_widened(tensor, ticket, &mut values)?
+            self.read_widened(tensor, ticket, into)
         } else {
-            self.read_narrowed(tensor, ticket, &mut values)?
-        };
-        Ok(whole.then_some(values))
+            self.read_narrowed(tensor, ticket, into)
+        }
     }
 
     /// Reads into the tensor's own memory. Returns whether it was read to its end.
@@ -104,16 +122,18 @@ impl<C> Reading<C> {
         &self,
         tensor: &TensorPlan,
         ticket: &Ticket,
-        into: &mut [u8],
+        into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
-        let mut offset = tensor.offset;
-        for chunk in into.chunks_mut(CHUNK) {
+        for elements in chunks(tensor.elements(), CHUNK / into.element_size()) {
             if !ticket.is_wanted() {
                 return Ok(false);
             }
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * into.element_size()) as u64;
+            let chunk = into.bytes_of(elements);
             self.files.read_at(&tensor.file, offset, chunk)?;
-            offset += chunk.len() as u64;
-            self.count(chunk.len());
+            let bytes = chunk.len();
+            self.count(bytes);
         }
         Ok(ticket.is_wanted())
     }
@@ -125,17 +145,17 @@ impl<C> Reading<C> {
         ticket: &Ticket,
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
-        let (total, size) = (tensor.elements(), tensor.stored.size_in_bytes());
+        let size = tensor.stored.size_in_bytes();
         let mut scratch = Scratch::new();
-        for start in (0..total).step_by(CHUNK / size) {
+        for elements in chunks(tensor.elements(), CHUNK / size) {
             if !ticket.is_wanted() {
                 return Ok(false);
             }
-            let elements = start..total.min(start + CHUNK / size);
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * size) as u64;
             let chunk = into.tail_mut(elements.clone(), tensor.stored);
-            let bytes = chunk.len();
-            let offset = tensor.offset + (start * size) as u64;
             self.files.read_at(&tensor.file, offset, chunk)?;
+            let bytes = chunk.len();
             into.widen_tail(elements, tensor.stored, &mut scratch);
             self.count(bytes);
         }
@@ -149,16 +169,17 @@ impl<C> Reading<C> {
         ticket: &Ticket,
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
-        let total = tensor.stored_bytes() as usize;
+        let size = tensor.stored.size_in_bytes();
         let mut scratch = Scratch::new();
-        for start in (0..total).step_by(Scratch::BYTES) {
+        for elements in chunks(tensor.elements(), Scratch::BYTES / size) {
             if !ticket.is_wanted() {
                 return Ok(false);
             }
-            let chunk = scratch.bytes_mut((total - start).min(Scratch::BYTES));
-            let offset = tensor.offset + start as u64;
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * size) as u64;
+            let chunk = scratch.bytes_mut(elements.len() * size);
             self.files.read_at(&tensor.file, offset, chunk)?;
-            into.convert(start / tensor.stored.size_in_bytes(), tensor.stored, chunk);
+            into.convert(elements.start, tensor.stored, chunk);
             self.count(chunk.len());
         }
         Ok(ticket.is_wanted())
@@ -168,6 +189,12 @@ impl<C> Reading<C> {
         self.progress.add(bytes as u64);
         self.signal.raise();
     }
+}
+
+/// The elements of a tensor in runs of at most `step`.
+fn chunks(elements: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..elements).step_by(step);
+    starts.map(move |start| start..elements.min(start + step))
 }
 
 /// The work of one reader: reads a batch, unless the load has ended before its turn came. The first

@@ -39,34 +39,41 @@ macro_rules! with_values {
 }
 
 impl HostTensor {
-    /// Allocates zeros, in huge pages where it is large; [`None`] where the system refuses or candle cannot
-    /// hold the format.
-    pub(super) fn zeros(dtype: DType, elements: usize) -> Option<Self> {
-        let mut tensor = Self::small_zeros(dtype, elements)?;
-        prefer_huge_pages(tensor.bytes_mut());
-        Some(tensor)
-    }
-
-    fn small_zeros(dtype: DType, elements: usize) -> Option<Self> {
-        fn zeros<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
-            try_zeroed_vec(elements).ok()
-        }
+    /// Takes the memory, in huge pages where it is large; [`None`] where the system refuses or candle cannot
+    /// hold the format. [`grow_to`](Self::grow_to) makes it usable, from the front.
+    pub(super) fn reserve(dtype: DType, elements: usize) -> Option<Self> {
         Some(match dtype {
-            DType::U8 => Self::U8(zeros(elements)?),
-            DType::U32 => Self::U32(zeros(elements)?),
-            DType::I16 => Self::I16(zeros(elements)?),
-            DType::I32 => Self::I32(zeros(elements)?),
-            DType::I64 => Self::I64(zeros(elements)?),
-            DType::BF16 => Self::BF16(zeros(elements)?),
-            DType::F16 => Self::F16(zeros(elements)?),
-            DType::F32 => Self::F32(zeros(elements)?),
-            DType::F64 => Self::F64(zeros(elements)?),
+            DType::U8 => Self::U8(reserve(elements)?),
+            DType::U32 => Self::U32(reserve(elements)?),
+            DType::I16 => Self::I16(reserve(elements)?),
+            DType::I32 => Self::I32(reserve(elements)?),
+            DType::I64 => Self::I64(reserve(elements)?),
+            DType::BF16 => Self::BF16(reserve(elements)?),
+            DType::F16 => Self::F16(reserve(elements)?),
+            DType::F32 => Self::F32(reserve(elements)?),
+            DType::F64 => Self::F64(reserve(elements)?),
             _ => return None,
         })
     }
 
-    /// The memory itself, to read into without a second copy.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// Has the elements up to `end` be there, as zeros; the memory does not move.
+    pub(super) fn grow_to(&mut self, end: usize) {
+        fn grow<T: Zeroable + Clone>(values: &mut Vec<T>, end: usize) {
+            if values.len() < end {
+                values.resize(end, T::zeroed());
+            }
+        }
+        with_values!(self, values => grow(values, end));
+    }
+
+    /// The memory of some elements, to read into without a second copy.
+    pub(super) fn bytes_of(&mut self, elements: Range<usize>) -> &mut [u8] {
+        let size = self.element_size();
+        let bytes = elements.start * size..elements.end * size;
+        &mut self.bytes_mut()[bytes]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
         with_values!(self, values => cast_slice_mut(values))
     }
 
@@ -84,12 +91,12 @@ impl HostTensor {
         }
     }
 
-    /// The end of the memory of some elements, where their stored bytes have room before they are widened.
+    /// The end of the memory of some elements: their stored bytes fit there, before they are widened.
     pub(super) fn tail_mut(&mut self, elements: Range<usize>, stored: DType) -> &mut [u8] {
-        let size = self.element_size();
-        let end = elements.end * size;
-        let start = end - elements.len() * stored.size_in_bytes();
-        &mut self.bytes_mut()[start..end]
+        let stored = elements.len() * stored.size_in_bytes();
+        let bytes = self.bytes_of(elements);
+        let start = bytes.len() - stored;
+        &mut bytes[start..]
     }
 
     /// Converts elements whose stored bytes lie in their [`tail_mut`](Self::tail_mut), without a second buffer:
@@ -111,7 +118,7 @@ impl HostTensor {
         }
     }
 
-    fn element_size(&self) -> usize {
+    pub(super) fn element_size(&self) -> usize {
         fn size<T>(_: &[T]) -> usize {
             size_of::<T>()
         }
@@ -126,6 +133,22 @@ impl HostTensor {
     ) -> candle_core::Result<Tensor> {
         with_values!(self, values => Tensor::from_vec(values, shape, device))
     }
+}
+
+/// The C library maps larger blocks anew, so they come as zeros that nobody has to write.
+const MAPPED: usize = 32 << 20;
+
+/// Memory for elements. Zeros of a block that was used before would be written at once, in small pages; so
+/// there the block is left alone until it is grown into, chunk by chunk, in huge ones.
+fn reserve<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
+    let mut values = Vec::new();
+    if elements.checked_mul(size_of::<T>())? > MAPPED {
+        values = try_zeroed_vec(elements).ok()?;
+    } else {
+        values.try_reserve_exact(elements).ok()?;
+    }
+    prefer_huge_pages(&mut values);
+    Some(values)
 }
 
 /// The common case, with the processor's own instructions for half floats.
@@ -152,7 +175,7 @@ fn convert<T>(into: &mut [T], stored: DType, bytes: &[u8], from_f64: impl Fn(f64
     }
 }
 
-/// A scratch buffer as numbers; it comes from [`scratch`], so its alignment fits.
+/// The bytes of a [`Scratch`] as numbers: its alignment fits.
 fn aligned<T: AnyBitPattern>(bytes: &[u8]) -> &[T] {
     bytemuck::cast_slice(bytes)
 }
@@ -187,7 +210,8 @@ mod tests {
     use super::*;
 
     fn converted(stored: DType, bytes: &[u8], wanted: DType, elements: usize) -> Vec<f64> {
-        let mut tensor = HostTensor::zeros(wanted, elements).expect("memory");
+        let mut tensor = HostTensor::reserve(wanted, elements).expect("memory");
+        tensor.grow_to(elements);
         let mut scratch = Scratch::new();
         if wanted.size_in_bytes() < stored.size_in_bytes() {
             for (i, bytes) in bytes.chunks(Scratch::BYTES).enumerate() {

@@ -13,6 +13,7 @@ use super::{
     load_steps::LoadSteps,
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
+    readers::ReaderHandle,
     ticket::Ticket,
     weights::Weights,
 };
@@ -63,6 +64,7 @@ pub(super) struct OwnerLink<C> {
 /// Starts the owner of a load on the device thread.
 pub(super) fn spawn_owner<P: Pipeline>(
     device: &DeviceHandle,
+    readers: &ReaderHandle,
     setup: OwnerSetup<P>,
 ) -> OwnerLink<P::Config> {
     let (inbox, received) = unbounded();
@@ -73,6 +75,7 @@ pub(super) fn spawn_owner<P: Pipeline>(
         setup.watch.clone(),
         setup.account.clone(),
         device.clone(),
+        readers.clone(),
         tell,
     ));
     let link = OwnerLink {

@@ -1,4 +1,4 @@
-//! [`Readers`]: the threads that read files, so that no pool of Bevy's is ever held.
+//! [`Readers`]: the threads that read files and clean up, so that no pool of Bevy's is ever held.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::{
     LoadError,
     panics::{caught, drop_guarded, guarded},
-    threads::{Shared, Threads, deadline_in},
+    threads::{READS, Shared, Threads, deadline_in},
 };
 
 /// The readers of all apps of the process.
@@ -21,7 +21,7 @@ static RUNNING: Shared<(), Readers> = Shared::new();
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A few threads that block on files instead of the game's.
+/// A few threads that block on files instead of the game's, and one that gives freed memory back.
 pub(crate) struct Readers {
     handle: ReaderHandle,
     stop: Option<Sender<Infallible>>,
@@ -31,12 +31,20 @@ pub(crate) struct Readers {
 
 /// Sends work to the readers. Clones may go anywhere; they do not keep the threads alive.
 #[derive(Clone)]
-pub(crate) struct ReaderHandle(Sender<Work>);
+pub(crate) struct ReaderHandle {
+    reads: Sender<Work>,
+    clean_ups: Sender<Work>,
+}
 
 impl ReaderHandle {
     /// Runs `work` on a reader, in the order of the calls.
     pub(crate) fn submit(&self, work: impl FnOnce() + Send + 'static) {
-        let _ = self.0.send(Box::new(work));
+        let _ = self.reads.send(Box::new(work));
+    }
+
+    /// Runs `work` on a thread of its own, which no slow disk holds.
+    pub(crate) fn clean_up(&self, work: impl FnOnce() + Send + 'static) {
+        let _ = self.clean_ups.send(Box::new(work));
     }
 
     /// Runs `work` on a reader and returns what it returns, or what it panicked with.
@@ -57,19 +65,20 @@ impl Readers {
     }
 
     fn start(shutdown_timeout: Duration) -> Result<Self, LoadError> {
-        let (work, queue) = unbounded();
+        let (reads, read_queue) = unbounded();
+        let (clean_ups, clean_up_queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let mut threads = Threads::new();
-        for number in 0..count() {
-            let (queue, stopped) = (queue.clone(), stopped.clone());
+        let readers = (0..count()).map(|i| (format!("candle-read-{i}"), read_queue.clone()));
+        let cleaner = ("candle-clean".to_owned(), clean_up_queue);
+        for (name, queue) in readers.chain([cleaner]) {
+            let stopped = stopped.clone();
             threads
-                .spawn(format!("candle-read-{number}"), move || {
-                    read(&queue, &stopped);
-                })
+                .spawn(name, READS, move || run_all(&queue, &stopped))
                 .map_err(|source| LoadError::Threads { source })?;
         }
         Ok(Self {
-            handle: ReaderHandle(work),
+            handle: ReaderHandle { reads, clean_ups },
             stop: Some(stop),
             threads,
             shutdown_timeout,
@@ -105,7 +114,7 @@ fn count() -> usize {
     available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
-fn read(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {
+fn run_all(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {
     loop {
         select_biased! {
             recv(stopped) -> _ => break,

@@ -15,6 +15,8 @@ use crate::{
     state::Ended,
 };
 
+use super::readers::ReaderHandle;
+
 /// A load or a model has ended, and its memory is back.
 pub(crate) struct Gone {
     pub(crate) generation: u64,
@@ -50,6 +52,7 @@ pub(crate) struct Ticket {
     before: OnceLock<(Instant, Snapshot)>,
     account: Arc<Account>,
     device: DeviceHandle,
+    readers: ReaderHandle,
     generation: u64,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -60,6 +63,7 @@ impl Ticket {
         watch: Watch,
         account: Arc<Account>,
         device: DeviceHandle,
+        readers: ReaderHandle,
         tell: impl FnOnce(Gone) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -69,6 +73,7 @@ impl Ticket {
             before: OnceLock::new(),
             account,
             device,
+            readers,
             generation,
             tell: Some(Box::new(tell)),
         }
@@ -112,8 +117,9 @@ impl Drop for Ticket {
             error,
             tell: self.tell.take(),
         };
+        let readers = self.readers.clone();
         self.device
-            .run(move |context| ending.measure(context.device.as_ref().ok()));
+            .run(move |context| ending.release(context.device.as_ref().ok(), &readers));
     }
 }
 
@@ -128,6 +134,15 @@ struct Ending {
 }
 
 impl Ending {
+    /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
+    /// model had many small tensors, and the jobs of others go on.
+    fn release(self, device: Option<&Device>, readers: &ReaderHandle) {
+        match device {
+            Some(Device::Cpu) => readers.clean_up(move || self.measure(Some(&Device::Cpu))),
+            device => self.measure(device),
+        }
+    }
+
     fn measure(mut self, device: Option<&Device>) {
         let claimed = self.claimed();
         let (since, before) = self.before.unzip();
@@ -145,8 +160,8 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
-        self.account.close();
         self.claim = None;
+        self.account.close();
         tell(Gone {
             generation: self.generation,
             error: self.error.take(),

@@ -6,6 +6,7 @@ use super::{Event, Mailbox, ModelManager};
 use crate::{
     InferError, ModelState, Pipeline,
     infer::{End, Job},
+    loader::Load,
     machine::Wish,
 };
 
@@ -42,12 +43,13 @@ impl<P: Pipeline> ModelManager<P> {
         }
     }
 
-    /// Whether the model may get jobs: one that makes room gets no new ones.
+    /// Whether the model may get jobs. One that makes room gets no new ones; and what it has given back, and is
+    /// not taken in yet, comes first.
     fn takes_jobs(&self) -> bool {
-        let goes = |load: &crate::loader::Load<P>| {
-            load.account().is_draining() || load.account().is_evicted()
-        };
-        self.machine.state() == ModelState::Loaded && !self.pipeline.load().is_some_and(goes)
+        let goes = |load: &Load<P>| load.account().is_draining() || load.account().is_evicted();
+        self.machine.state() == ModelState::Loaded
+            && !self.pipeline.load().is_some_and(goes)
+            && self.received.is_empty()
     }
 
     /// Hands over what waits.
@@ -81,10 +83,14 @@ impl<P: Pipeline> ModelManager<P> {
             Event::Built(_) => {}
             Event::Gone(gone) => {
                 self.alive.retain(|load| *load != gone.generation);
+                // One that has died while it was parked does not come back.
+                self.pipeline
+                    .thin_out_parked(|_, _, load| load.generation() != gone.generation);
                 if gone.generation == self.held {
                     self.gone = Some(gone);
                 }
             }
+            Event::Returned(job) if self.is_leaving_for_good() => job.refuse(InferError::Unloaded),
             Event::Returned(job) => self.waiting.insert(job),
             Event::End(end) => return Some(end),
         }
@@ -99,13 +105,19 @@ impl<P: Pipeline> ModelManager<P> {
         }
         let has_failed = self.machine.state() == ModelState::Failed;
         let reason = has_failed.then(|| self.status.last_error.clone()).flatten();
+        self.refuse_waiting(&reason.map_or(InferError::NotLoaded, InferError::ModelFailed));
+    }
+
+    /// Ends the jobs that wait.
+    pub(super) fn refuse_waiting(&mut self, error: &InferError) {
         for job in self.waiting.0.drain(..) {
-            job.refuse(
-                reason
-                    .clone()
-                    .map_or(InferError::NotLoaded, InferError::ModelFailed),
-            );
+            job.refuse(error.clone());
         }
+    }
+
+    /// Whether the model goes because the game said so: its jobs end with it.
+    fn is_leaving_for_good(&self) -> bool {
+        self.machine.state() == ModelState::Unloading && !self.wishes.is_asleep()
     }
 
     /// Whether a load is wanted that starts by itself or with a job, or a model is there that makes room. A failed

@@ -7,8 +7,8 @@ use tracing::{debug, error};
 
 use super::ModelManager;
 use crate::{
-    ErrorChain, LoadError, ModelId, ModelSource, ModelState, ModelTransition, Pipeline, Progress,
-    ResourceManager, TransitionReason,
+    ErrorChain, InferError, LoadError, ModelId, ModelSource, ModelState, ModelTransition, Pipeline,
+    Progress, ResourceManager, TransitionReason,
     loader::{Gone, LoaderService},
     machine::{Facts, ModelAction},
     manager::Built,
@@ -67,6 +67,7 @@ impl<P: Pipeline> ModelManager<P> {
             leave: self.leave(),
             asleep: self.wishes.is_asleep(),
             job_waits: !self.waiting.is_empty(),
+            releasing: self.is_releasing(),
         };
         let before = self.status.current_state;
         let step = self.machine.step(facts);
@@ -108,6 +109,7 @@ impl<P: Pipeline> ModelManager<P> {
         let Some((load, sample_size)) = self.pipeline.take_parked(source) else {
             return false;
         };
+        self.loading_since = None;
         self.held = load.generation();
         self.built = Some(Built {
             generation: self.held,
@@ -138,11 +140,9 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn begin_to_unload(&mut self, reason: TransitionReason) {
         self.status.sample_size = None;
-        if matches!(
-            reason,
-            TransitionReason::Evicted | TransitionReason::Expired
-        ) {
-            self.wishes.fall_asleep();
+        match reason {
+            TransitionReason::Evicted | TransitionReason::Expired => self.wishes.fall_asleep(),
+            _ => self.refuse_waiting(&InferError::Unloaded),
         }
     }
 

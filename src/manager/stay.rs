@@ -4,8 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::ModelManager;
 use crate::{
-    ModelState, Pipeline, TransitionReason,
+    ModelSource, ModelState, Pipeline, Standing, TransitionReason,
+    loader::Load,
     machine::{Ended, Leave},
+    memory::Account,
 };
 
 impl<P: Pipeline> ModelManager<P> {
@@ -40,15 +42,17 @@ impl<P: Pipeline> ModelManager<P> {
     pub(super) fn expires_at(&self) -> Option<Duration> {
         let keep_alive = self.residency.keep_alive?;
         let account = self.pipeline.load()?.account();
+        // In this order: the end of a job is sent before the job is counted out.
         let is_idle = self.machine.state() == ModelState::Loaded
             && account.jobs() == 0
+            && self.received.is_empty()
             && self.waiting.is_empty();
         is_idle.then(|| account.last_used().saturating_add(keep_alive))
     }
 
     /// Lets go of the model: for good, or to be parked.
     pub(super) fn let_go(&mut self, reason: Option<TransitionReason>) {
-        let evicted = |load: &crate::loader::Load<P>| load.account().is_evicted();
+        let evicted = |load: &Load<P>| load.account().is_evicted();
         let parks = reason == Some(TransitionReason::Superseded)
             && self.machine.state() == ModelState::Unloading
             && self.residency.keep_parked > 0
@@ -59,7 +63,7 @@ impl<P: Pipeline> ModelManager<P> {
         }
     }
 
-    fn park(&mut self, source: crate::ModelSource) {
+    fn park(&mut self, source: ModelSource) {
         let load = self.pipeline.load();
         self.parking = load.map(|load| load.account().clone());
         self.pipeline.park(source, self.status.sample_size);
@@ -78,16 +82,20 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// How the current model has ended: its memory is back, or parked.
     pub(super) fn ended(&self) -> Option<Ended> {
-        if let Some(parked) = &self.parking {
-            return (parked.jobs() == 0).then_some(Ended::Released);
+        let parked = |account: &&Arc<Account>| account.standing() == Standing::Parked;
+        if let Some(parked) = self.parking.as_ref().filter(parked) {
+            let is_quiet = parked.jobs() == 0 && self.received.is_empty();
+            return is_quiet.then_some(Ended::Released);
         }
-        let kept = |load: &u64| self.pipeline.loads().any(|kept| kept.generation() == *load);
-        let is_leaving = self
-            .alive
-            .iter()
-            .any(|load| *load != self.held && !kept(load));
-        let gone = self.gone.as_ref().filter(|_| !is_leaving);
+        let gone = self.gone.as_ref().filter(|_| !self.is_releasing());
         gone.map(|gone| gone.ended())
+    }
+
+    /// Whether memory of models that the manager has let go is not back.
+    pub(super) fn is_releasing(&self) -> bool {
+        let kept = |load: &u64| self.pipeline.loads().any(|kept| kept.generation() == *load);
+        let mut others = self.alive.iter().filter(|load| **load != self.held);
+        others.any(|load| !kept(load))
     }
 
     /// Has the model counted as loaded, from now on.
@@ -98,7 +106,7 @@ impl<P: Pipeline> ModelManager<P> {
         if let Some(since) = self.loading_since.take() {
             account.set_reload_cost(since.elapsed());
         }
-        account.set_standing(crate::Standing::Loaded);
+        account.set_standing(Standing::Loaded);
         account.set_fresh(true);
         self.note_use();
     }

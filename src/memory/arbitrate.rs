@@ -1,6 +1,6 @@
 //! Runs the arbiter over the line of each device, and brings the view up to date.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use bevy::prelude::*;
 use tracing::debug;
@@ -9,7 +9,7 @@ use super::{
     Account, Books, DeviceMemory, Ledger, ModelMemory, ResourceManager,
     arbiter::{Decision, Request, Tenant, Verdict, decide},
     ledger::Shortage,
-    line::{Answer, Waiter},
+    line::{Answer, Waiter, Waits},
 };
 use crate::DeviceChoice;
 
@@ -51,8 +51,11 @@ impl Books {
             .waiting
             .extract_if(.., |waiter| waiter.account.holder().device == device)
             .collect();
-        // Stable: who came first is served first within a priority.
-        line.sort_by_key(|waiter| std::cmp::Reverse(waiter.account.priority()));
+        // Stable: who came first is served first, among those of the same priority.
+        line.sort_by_key(|waiter| {
+            let not_first = waiter.kind != Waits::FirstJob;
+            (not_first, Reverse(waiter.account.priority()))
+        });
         let requests: Vec<_> = line
             .iter()
             .map(|waiter| request(waiter, &accounts))
@@ -70,7 +73,10 @@ fn request(waiter: &Waiter, accounts: &[Arc<Account>]) -> Request {
     let own = |account: &Arc<Account>| Arc::ptr_eq(account, &waiter.account);
     Request {
         needed: waiter.needed,
-        job_of: accounts.iter().position(own).filter(|_| waiter.is_job),
+        job_of: accounts
+            .iter()
+            .position(own)
+            .filter(|_| waiter.kind != Waits::Load),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Physical {
 
 fn of_host(memory: Physical) -> Option<u64> {
     let budget = (memory.total / 2).min(memory.available / 5 * 4);
-    (budget > 0).then_some(budget)
+    (memory.total > 0).then_some(budget)
 }
 
 #[cfg_attr(
@@ -46,6 +46,11 @@ mod tests {
         let of = |total, available| of_host(Physical { total, available });
         assert_eq!(of(16 * GIB, 15 * GIB), Some(8 * GIB));
         assert_eq!(of(16 * GIB, 5 * GIB), Some(4 * GIB));
+        assert_eq!(
+            of(16 * GIB, 0),
+            Some(0),
+            "nothing available is no limit of none"
+        );
         assert_eq!(of(0, 0), None, "what cannot be measured is no budget");
     }
 

@@ -4,9 +4,13 @@
 
 use super::budget::Physical;
 
-/// Buffers from this size on are worth huge pages.
+/// A huge page.
 #[cfg(target_os = "linux")]
-const HUGE: usize = 4 << 20;
+const HUGE: usize = 2 << 20;
+
+/// Smaller buffers are left alone: they come and go too often.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 256 << 10;
 
 /// The memory that this process may use: the machine's, or its container's where that has less.
 pub(super) fn physical() -> Option<Physical> {
@@ -19,7 +23,8 @@ pub(super) fn physical() -> Option<Physical> {
     };
     let container = system.cgroup_limits().map(|limits| Physical {
         total: limits.total_memory,
-        available: limits.free_memory,
+        // What its files take in the cache is given back when memory is short.
+        available: limits.total_memory.saturating_sub(limits.rss),
     });
     let container = container.unwrap_or(machine);
     (machine.total > 0).then_some(Physical {
@@ -28,27 +33,34 @@ pub(super) fn physical() -> Option<Physical> {
     })
 }
 
-/// Asks for huge pages for a large buffer that was not touched yet: it is then filled in half the time,
-/// and freed in a tenth, which keeps the device thread free for other models. A system that has none ignores it.
+/// Asks for huge pages for memory that was not touched yet: it is then filled in half the time, and freed in a
+/// tenth, which keeps the device thread free for other models. A system that has none ignores it.
 #[cfg(target_os = "linux")]
-pub(crate) fn prefer_huge_pages(buffer: &mut [u8]) {
-    if buffer.len() < HUGE {
+pub(crate) fn prefer_huge_pages<T>(buffer: &mut Vec<T>) {
+    let bytes = buffer.capacity() * size_of::<T>();
+    if bytes < LARGE {
         return;
     }
-    let page = 4096;
-    let start = buffer.as_mut_ptr();
-    let skip = start.align_offset(page);
-    let length = (buffer.len() - skip) / page * page;
+    // Whole pages: the ends of a buffer share theirs with its neighbours, which are weights, too.
+    let address = buffer.as_ptr().addr();
+    let (start, end) = (
+        address / HUGE * HUGE,
+        (address + bytes).next_multiple_of(HUGE),
+    );
     #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
-    // SAFETY: the range lies inside the buffer, which is borrowed mutably, and starts at a page. The advice
-    // changes how the range is backed, and nothing that is in it.
+    // SAFETY: the advice changes how memory is backed and nothing that is in it, whoever it belongs to. The range
+    // starts at a page; where a part of it is not mapped, that part is passed over.
     unsafe {
-        libc::madvise(start.add(skip).cast(), length, libc::MADV_HUGEPAGE);
+        libc::madvise(
+            std::ptr::without_provenance_mut(start),
+            end - start,
+            libc::MADV_HUGEPAGE,
+        );
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn prefer_huge_pages(_: &mut [u8]) {}
+pub(crate) fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
 /// Bytes of the C heap in use, by the whole process; only glibc counts.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

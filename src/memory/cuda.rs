@@ -8,7 +8,7 @@ use candle_core::{
     CudaDevice,
     cuda_backend::cudarc::driver::{
         DriverError,
-        result::{device, mem_get_info, mem_pool},
+        result::{device, init, mem_get_info, mem_pool},
         sys::{CUmemPool_attribute, CUmemPool_attribute_enum, CUmemoryPool},
     },
 };
@@ -17,6 +17,12 @@ use tracing::warn;
 /// Bytes of the device's pool that tensors use.
 pub(super) fn pool_in_use(device: &CudaDevice) -> Option<u64> {
     logged(pool(device).and_then(used))
+}
+
+/// How many devices the driver knows.
+pub(crate) fn cuda_devices() -> i32 {
+    let count = init().and_then(|()| device::get_count());
+    logged(count).unwrap_or_default()
 }
 
 /// Bytes of the card that nobody uses.

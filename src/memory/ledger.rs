@@ -20,6 +20,8 @@ pub(crate) struct Shortage {
 pub(crate) struct Ledger {
     budget: AtomicU64,
     in_use: AtomicU64,
+    /// The most that was ever in use.
+    peak: AtomicU64,
     /// Bytes of `in_use` that running jobs hold.
     working: AtomicU64,
     /// Requests that wait for the arbiter. Nobody overtakes them.
@@ -35,6 +37,7 @@ impl Ledger {
         Self {
             budget: AtomicU64::new(Self::UNKNOWN),
             in_use: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
             working: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             signal,
@@ -70,6 +73,10 @@ impl Ledger {
         self.in_use.load(Ordering::Acquire)
     }
 
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Acquire)
+    }
+
     pub(crate) fn working(&self) -> u64 {
         self.working.load(Ordering::Acquire)
     }
@@ -78,8 +85,7 @@ impl Ledger {
         &self.signal
     }
 
-    /// Claims bytes where they fit, at once. Behind nobody's back: while others wait, only the
-    /// arbiter claims.
+    /// Claims bytes where they fit, at once, unless others wait: then only the arbiter claims.
     pub(crate) fn claim_unless_others_wait(self: &Arc<Self>, bytes: u64) -> Option<Claim> {
         if bytes > 0 && self.waiting.load(Ordering::Acquire) > 0 {
             return None;
@@ -97,24 +103,26 @@ impl Ledger {
             self.in_use
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
         };
-        claimed.ok().map(|_| Claim {
+        let before = claimed.ok()?;
+        self.peak.fetch_max(before + bytes, Ordering::AcqRel);
+        Some(Claim {
             ledger: self.clone(),
             bytes,
             working: false,
         })
     }
 
-    pub(super) fn count_waiting(self: &Arc<Self>) -> Waits {
+    pub(super) fn count_waiting(self: &Arc<Self>) -> Counted {
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Waits(self.clone())
+        Counted(self.clone())
     }
 }
 
 /// One request in the line.
 #[derive(Debug)]
-pub(crate) struct Waits(Arc<Ledger>);
+pub(crate) struct Counted(Arc<Ledger>);
 
-impl Drop for Waits {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
@@ -173,6 +181,7 @@ mod tests {
         assert!(ledger.claim(u64::MAX).is_none(), "no overflow");
         drop((first, second));
         assert_eq!((ledger.in_use(), ledger.working()), (0, 0));
+        assert_eq!(ledger.peak(), 100);
     }
 
     #[test]
@@ -188,13 +197,13 @@ mod tests {
     #[test]
     fn nobody_overtakes_who_waits() {
         let ledger = ledger(100);
-        let waits = ledger.count_waiting();
+        let counted = ledger.count_waiting();
         assert!(ledger.claim_unless_others_wait(1).is_none());
         assert!(
             ledger.claim_unless_others_wait(0).is_some(),
             "nothing takes nothing from anybody"
         );
-        drop(waits);
+        drop(counted);
         assert!(ledger.claim_unless_others_wait(1).is_some());
     }
 

@@ -6,7 +6,7 @@ use async_channel::Receiver;
 
 use super::{
     account::{Account, Grant},
-    ledger::{Claim, Shortage, Waits},
+    ledger::{Claim, Counted, Shortage},
 };
 use crate::lifeline::Watch;
 
@@ -22,17 +22,27 @@ pub(crate) enum Answer {
 pub(super) struct Waiter {
     pub(super) needed: u64,
     pub(super) account: Arc<Account>,
-    pub(super) is_job: bool,
+    pub(super) kind: Waits,
     /// Who has left waits no more.
     pub(super) watch: Watch,
     accept: Box<dyn FnOnce(Answer) + Send + Sync>,
-    _waits: Waits,
+    _counted: Counted,
 }
 
 impl Waiter {
     pub(super) fn answer(self, answer: Answer) {
         (self.accept)(answer);
     }
+}
+
+/// What somebody in the line waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Waits {
+    /// The first job since its model was loaded. It comes before anybody else, so that no model is loaded in
+    /// vain.
+    FirstJob,
+    Job,
+    Load,
 }
 
 /// What becomes of a job that wants to start.
@@ -54,12 +64,12 @@ impl Account {
     ) {
         match self.ledger().claim_unless_others_wait(needed) {
             Some(claim) => accept(Answer::Granted(claim)),
-            None => self.wait(needed, false, watch, accept),
+            None => self.wait(needed, Waits::Load, watch, accept),
         }
     }
 
     /// Claims a job's working memory, with its lease on the model. `first`: the first job since the model
-    /// was loaded goes before the line where it fits, so that no model is loaded in vain.
+    /// was loaded comes before the line.
     pub(crate) async fn claim_for_job(
         self: &Arc<Self>,
         needed: u64,
@@ -76,7 +86,8 @@ impl Account {
             return JobGrant::Granted(self.lease(claim));
         }
         let (tell, told) = async_channel::bounded(1);
-        self.wait(needed, true, watch.clone(), move |answer| {
+        let kind = if first { Waits::FirstJob } else { Waits::Job };
+        self.wait(needed, kind, watch.clone(), move |answer| {
             let _ = tell.try_send(answer);
         });
         let turn = Turn {
@@ -93,17 +104,17 @@ impl Account {
     fn wait(
         self: &Arc<Self>,
         needed: u64,
-        is_job: bool,
+        kind: Waits,
         watch: Watch,
         accept: impl FnOnce(Answer) + Send + Sync + 'static,
     ) {
         let waiter = Waiter {
             needed,
             account: self.clone(),
-            is_job,
+            kind,
             watch,
             accept: Box::new(accept),
-            _waits: self.ledger().count_waiting(),
+            _counted: self.ledger().count_waiting(),
         };
         let _ = self.line().send(waiter);
         self.ledger().signal().raise();

@@ -18,6 +18,8 @@ pub struct DeviceMemory {
     pub budget: Option<u64>,
     /// Everything that is claimed.
     pub in_use: u64,
+    /// The most that was ever claimed at once.
+    pub peak: u64,
     /// Of `in_use`: for loads that are not finished and for jobs that run.
     pub reserved: u64,
     /// Of `in_use`: by models that are kept in case they come back, and go first.
@@ -84,6 +86,7 @@ impl DeviceMemory {
             device,
             budget: ledger.budget(),
             in_use: ledger.in_use(),
+            peak: ledger.peak(),
             reserved: bytes(Standing::Loading) + ledger.working(),
             parked: bytes(Standing::Parked),
             waiting: ledger.waiting(),

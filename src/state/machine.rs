@@ -60,6 +60,8 @@ pub struct Facts {
     pub asleep: bool,
     /// A job waits for the model.
     pub job_waits: bool,
+    /// Memory of a model that was parked is on its way back.
+    pub releasing: bool,
 }
 
 /// What the machine asks its owner to do.
@@ -189,6 +191,7 @@ impl StateManager {
 
     fn when_failed(facts: Facts) -> Step {
         match facts.wish {
+            Wish::Nothing if facts.releasing => Step::STAY,
             Wish::Nothing => Step::edge(ModelState::Idle, TransitionReason::Reset),
             Wish::Other | Wish::Anew => Self::start(TransitionReason::LoadRequested),
             Wish::Current if facts.retry_due => Self::start(TransitionReason::LoadRequested),
@@ -271,7 +274,7 @@ mod tests {
             [None, Some(Ended::Released), Some(Ended::Failed)]
                 .into_iter()
                 .flat_map(move |ended| {
-                    (0..32).map(move |bits: u32| Facts {
+                    (0..64).map(move |bits: u32| Facts {
                         wish,
                         built: bits & 1 != 0,
                         ended,
@@ -279,6 +282,7 @@ mod tests {
                         leave: (bits & 4 != 0).then_some(Leave::Evicted),
                         asleep: bits & 8 != 0,
                         job_waits: bits & 16 != 0,
+                        releasing: bits & 32 != 0,
                     })
                 })
         })

@@ -95,7 +95,7 @@ mod tests {
             images[0].data.as_deref(),
             Some(&[0, 128, 255, 255, 255, 191, 0, 255][..])
         );
-        assert_eq!(images[1].size(), bevy::math::UVec2::new(2, 1));
+        assert_eq!(images[1].size(), UVec2::new(2, 1));
     }
 
     #[test]
