@@ -103,7 +103,7 @@ fn a_load_that_no_eviction_can_help_is_refused_before_anybody_goes() {
     load::<0>(&mut app, &a);
     load::<1>(&mut app, &b);
     ask::<2>(&mut app, &FakeModel::new("large").tensors(11, 1 << 18));
-    run_until_state::<2>(&mut app, ModelState::Failed);
+    run_until_kind::<2>(&mut app, ModelState::Failed);
     let error = manager::<2>(&mut app).last_error.clone();
     assert!(
         matches!(
@@ -123,9 +123,9 @@ fn exactly_the_budget_fits_and_one_byte_less_does_not() {
     let mut app = app(4 * MIB);
     load::<0>(&mut app, &a);
     assert_eq!(in_use(&app), 4 * MIB);
-    let mut app = support::kinds::app(4 * MIB - 2);
+    let mut app = support::kinds::app(4 * MIB - 1);
     ask::<0>(&mut app, &a);
-    run_until_state::<0>(&mut app, ModelState::Failed);
+    run_until_kind::<0>(&mut app, ModelState::Failed);
     assert_eq!(in_use(&app), 0);
 }
 
@@ -147,7 +147,7 @@ fn a_load_waits_for_a_job_and_then_takes_its_models_place() {
     assert!(end(app.world(), running).is_none(), "a lease is kept");
     gate.open();
     assert!(ended(&mut app, running).is_ok());
-    run_until_state::<1>(&mut app, ModelState::Loaded);
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
     assert!(
         end(app.world(), later).is_none(),
         "a model that makes room gets no new jobs"
@@ -179,6 +179,7 @@ fn a_job_waits_until_its_working_memory_fits() {
     let first = job::<0>(&mut app, three);
     run_until(&mut app, "the job", |_| gate.waiting() == 1);
     assert_eq!(in_use(&app), 11 * MIB);
+    app.update();
     let device = app.world().resource::<ResourceManager>().devices()[0].clone();
     assert_eq!(device.reserved, 3 * MIB, "a job's memory is reserved");
     let second = job::<1>(&mut app, three);
@@ -271,22 +272,20 @@ fn a_lowered_budget_makes_idle_models_go_and_busy_ones_after_their_jobs() {
     manager::<2>(&mut app).residency_mut().pinned = true;
     let running = job::<0>(&mut app, steps(1));
     run_until(&mut app, "the job", |_| gate.waiting() == 1);
-    app.world_mut()
-        .resource_mut::<ResourceManager>()
-        .set_budget(DeviceChoice::Cpu, 3 * MIB + 1);
-    run_until_state::<1>(&mut app, ModelState::Idle);
+    lower_budget(&mut app, 3 * MIB);
+    run_until_kind::<1>(&mut app, ModelState::Idle);
     frames(&mut app, 10);
     assert_eq!(state::<0>(app.world()), ModelState::Loaded);
     gate.open();
     assert!(ended(&mut app, running).is_ok());
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(
         state::<2>(app.world()),
         ModelState::Loaded,
         "what is pinned stays"
     );
     ask::<0>(&mut app, &a);
-    run_until_state::<0>(&mut app, ModelState::Failed);
+    run_until_kind::<0>(&mut app, ModelState::Failed);
 }
 
 #[test]
@@ -318,9 +317,9 @@ fn the_books_show_every_byte() {
         ]
     );
     gate.open();
-    run_until_state::<1>(&mut app, ModelState::Loaded);
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
     manager::<0>(&mut app).unload();
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     let memory = app.world().resource::<ResourceManager>();
     assert_eq!(memory.models().len(), 1);
     assert_eq!(memory.devices()[0].in_use, 4 * MIB);
@@ -357,8 +356,8 @@ fn a_model_whose_device_cannot_be_opened_fails_and_the_others_go_on() {
     app.cleanup();
     ask::<0>(&mut app, &a);
     ask::<1>(&mut app, &b);
-    run_until_state::<1>(&mut app, ModelState::Failed);
-    run_until_state::<0>(&mut app, ModelState::Loaded);
+    run_until_kind::<1>(&mut app, ModelState::Failed);
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
     let error = manager::<1>(&mut app).last_error.clone();
     assert!(
         matches!(error.as_deref(), Some(LoadError::Device { device, .. }) if device.contains('7')),
@@ -379,6 +378,6 @@ fn a_load_that_fails_gives_its_room_to_who_waits() {
     ask::<1>(&mut app, &b);
     run_until_waiting::<1>(&mut app);
     gate.open();
-    run_until_state::<1>(&mut app, ModelState::Loaded);
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
     assert_eq!(state::<0>(app.world()), ModelState::Failed);
 }

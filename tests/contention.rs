@@ -13,7 +13,7 @@ use bevy_candle::{
 use support::kinds::*;
 
 #[test]
-fn of_two_loads_that_want_one_victim_both_are_served_in_their_order() {
+fn of_two_loads_that_want_one_victim_both_are_served() {
     let (a, b, c) = (
         FakeModel::new("a"),
         FakeModel::new("b"),
@@ -100,7 +100,7 @@ fn a_load_that_waits_is_refused_when_its_victim_is_pinned() {
     ask::<1>(&mut app, &FakeModel::new("b"));
     run_until_waiting::<1>(&mut app);
     manager::<0>(&mut app).residency_mut().pinned = true;
-    run_until_state::<1>(&mut app, ModelState::Failed);
+    run_until_kind::<1>(&mut app, ModelState::Failed);
     let next = job::<0>(&mut app, steps(1));
     gate.open();
     assert!(ended(&mut app, running).is_ok());
@@ -120,7 +120,7 @@ fn when_a_waiter_leaves_its_victim_stays_and_takes_jobs_again() {
     run_until_waiting::<1>(&mut app);
     let next = job::<0>(&mut app, steps(1));
     manager::<1>(&mut app).cancel();
-    run_until_state::<1>(&mut app, ModelState::Idle);
+    run_until_kind::<1>(&mut app, ModelState::Idle);
     gate.open();
     assert!(ended(&mut app, running).is_ok());
     assert!(ended(&mut app, next).is_ok());
@@ -171,7 +171,7 @@ fn an_evicted_model_that_is_asked_for_while_it_unloads_comes_back() {
         gate.open();
         match back {
             Some(job) => assert!(ended(&mut app, job).is_ok()),
-            None => run_until_state::<0>(&mut app, ModelState::Loaded),
+            None => run_until_kind::<0>(&mut app, ModelState::Loaded),
         }
         let asked = if by_job {
             R::JobRequested
@@ -273,4 +273,113 @@ fn an_app_ends_while_loads_and_jobs_wait_for_memory() {
     ] {
         assert_eq!(state, ModelState::Idle);
     }
+}
+
+#[test]
+fn a_model_with_a_backlog_does_not_starve_one_that_was_loaded_for_a_job() {
+    let mut app = app(10 * MIB);
+    let large = FakeRequest {
+        memory: 3 * MIB,
+        ..steps(1)
+    };
+    load::<0>(&mut app, &FakeModel::new("a"));
+    let mut backlog: Vec<_> = (0..4).map(|_| job::<0>(&mut app, large)).collect();
+    run_until(&mut app, "the backlog", |world| {
+        end(world, backlog[0]).is_some()
+    });
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    let waits = job::<1>(&mut app, large);
+    run_until(&mut app, "the job of the other model", |world| {
+        // Each model fits with its own job, and both do not fit with one.
+        let open = backlog.iter().filter(|job| end(world, **job).is_none());
+        if open.count() < 4 {
+            let infer = Infer::<bevy_candle::test_kit::Fake>::new(large);
+            backlog.push(world.spawn(infer).id());
+        }
+        end(world, waits).is_some()
+    });
+    assert!(ended(&mut app, waits).is_ok());
+    for job in backlog {
+        assert!(ended(&mut app, job).is_ok());
+    }
+}
+
+#[test]
+fn jobs_that_a_draining_model_left_waiting_end_with_it_and_run_on_no_other() {
+    let requests: [fn(&mut App); 3] = [
+        |app| ask::<0>(app, &FakeModel::new("other")),
+        |app| manager::<0>(app).reload(),
+        |app| manager::<0>(app).unload(),
+    ];
+    for request in requests {
+        let gate = Gate::closed();
+        let a = FakeModel::new("a").gate_steps(&gate);
+        let mut app = app(4 * MIB);
+        load::<0>(&mut app, &a);
+        let running = job::<0>(&mut app, steps(1));
+        run_until(&mut app, "the job", |_| gate.waiting() == 1);
+        ask::<1>(&mut app, &FakeModel::new("b"));
+        run_until_waiting::<1>(&mut app);
+        let waits = job::<0>(&mut app, steps(1));
+        app.update();
+        request(&mut app);
+        for job in [running, waits] {
+            let end = ended(&mut app, job);
+            assert!(matches!(end, Err(InferError::Unloaded)), "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn a_higher_priority_comes_first_in_the_line() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(4 * MIB);
+    manager::<2>(&mut app).residency_mut().priority = 1;
+    load::<0>(&mut app, &a);
+    let running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    run_until_waiting::<1>(&mut app);
+    ask::<2>(&mut app, &FakeModel::new("c"));
+    run_until_waiting::<2>(&mut app);
+    gate.open();
+    run_until(&mut app, "one of them", |world| {
+        state::<1>(world).is_loaded() || state::<2>(world).is_loaded()
+    });
+    assert_eq!(state::<2>(app.world()), ModelState::Loaded);
+    assert!(ended(&mut app, running).is_ok());
+}
+
+#[test]
+fn a_budget_that_is_lowered_refuses_who_waits_in_vain() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_steps(&gate);
+    let mut app = app(4 * MIB);
+    load::<0>(&mut app, &a);
+    let running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    run_until_waiting::<1>(&mut app);
+    lower_budget(&mut app, 3 * MIB);
+    run_until_kind::<1>(&mut app, ModelState::Failed);
+    gate.open();
+    assert!(ended(&mut app, running).is_ok());
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+}
+
+#[test]
+fn a_budget_that_is_lowered_during_a_load_lets_it_finish_and_go() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate_reads(&gate);
+    let mut app = app(4 * MIB);
+    ask::<0>(&mut app, &a);
+    run_until(&mut app, "the readers", |_| gate.waiting() > 0);
+    lower_budget(&mut app, MIB);
+    frames(&mut app, 5);
+    assert_eq!(state::<0>(app.world()), ModelState::Loading);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!(in_use(&app), 0);
 }

@@ -12,7 +12,7 @@ use bevy::prelude::*;
 use bevy_candle::{
     candle_nn::{Linear, VarBuilder, linear},
     prelude::*,
-    test_kit::{Fake, FakeModel, FakeRequest, run_until, run_until_state},
+    test_kit::{FakeModel, FakeRequest, run_until_state},
 };
 use support::{
     allocator::{self, begin_peak, peak},
@@ -43,11 +43,7 @@ fn what_is_really_in_use_never_exceeds_the_budget() {
     drop(app(1 << 30));
     assert_within(4 * MIB, "switches of one manager", |app| {
         for name in ["a", "b", "c"] {
-            ask::<0>(app, &FakeModel::new(name));
-            run_until(app, "the model", |world| {
-                let manager = world.resource::<ModelManager<Fake>>();
-                manager.current_state.is_loaded() && manager.model_id == Some(name.into())
-            });
+            switch::<0>(app, &FakeModel::new(name));
         }
     });
     assert_within(8 * MIB, "three models in the room of two", |app| {
@@ -60,11 +56,7 @@ fn what_is_really_in_use_never_exceeds_the_budget() {
     assert_within(12 * MIB, "parked models", |app| {
         manager::<0>(app).residency_mut().keep_parked = 2;
         for name in ["a", "b", "c", "d", "a", "c"] {
-            ask::<0>(app, &FakeModel::new(name));
-            run_until(app, "the model", |world| {
-                let manager = world.resource::<ModelManager<Fake>>();
-                manager.current_state.is_loaded() && manager.model_id == Some(name.into())
-            });
+            switch::<0>(app, &FakeModel::new(name));
         }
         load::<1>(app, &FakeModel::new("e"));
         load::<2>(app, &FakeModel::new("f"));
@@ -88,7 +80,22 @@ fn what_is_really_in_use_never_exceeds_the_budget() {
         }
     });
     cancels_and_reloads();
+    a_parked_model_comes_back();
     half_floats();
+}
+
+/// Without an allocation of a size that counts.
+fn a_parked_model_comes_back() {
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    let mut app = app(8 * MIB);
+    manager::<0>(&mut app).residency_mut().keep_parked = 1;
+    switch::<0>(&mut app, &a);
+    switch::<0>(&mut app, &b);
+    let before = begin_peak();
+    switch::<0>(&mut app, &a);
+    switch::<0>(&mut app, &b);
+    assert_eq!(peak(), before, "nothing large was allocated");
+    assert_eq!(allocator::large_bytes(), before, "and nothing freed");
 }
 
 fn cancels_and_reloads() {

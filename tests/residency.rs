@@ -11,7 +11,7 @@ use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_candle::{
     Standing,
     prelude::*,
-    test_kit::{Fake, FakeModel, Gate, Place, run_until},
+    test_kit::{Fake, FakeModel, FakeRequest, Gate, Place, run_until, wait_until},
 };
 use support::kinds::*;
 
@@ -30,7 +30,7 @@ fn a_model_expires_after_its_time_without_a_job_and_a_job_brings_it_back() {
     load::<0>(&mut app, &FakeModel::new("a"));
     let frames = run_until(&mut app, "the end", |world| !state::<0>(world).is_loaded());
     assert_eq!(frames, 10, "a second is ten frames");
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(in_use(&app), 0);
     let back = job::<0>(&mut app, steps(1));
     assert!(ended(&mut app, back).is_ok());
@@ -76,14 +76,14 @@ fn a_job_that_arrives_as_the_time_is_over_is_served() {
         "the job was there first"
     );
     assert!(ended(&mut app, in_time).is_ok());
-    run_until_state::<0>(&mut app, ModelState::Unloading);
+    run_until_kind::<0>(&mut app, ModelState::Unloading);
     let late = job::<0>(&mut app, steps(1));
     assert!(ended(&mut app, late).is_ok());
     assert!(reasons::<0>(&app).contains(&R::JobRequested));
 }
 
 #[test]
-fn a_time_out_costs_no_frame_its_quiet() {
+fn without_a_time_out_a_model_stays_and_nothing_changes() {
     let mut app = expiring();
     load::<0>(&mut app, &FakeModel::new("a"));
     frames(&mut app, 2);
@@ -102,10 +102,10 @@ fn a_pinned_model_is_not_evicted_and_an_unpinned_one_is() {
     manager::<0>(&mut app).residency_mut().pinned = true;
     load::<0>(&mut app, &a);
     ask::<1>(&mut app, &b);
-    run_until_state::<1>(&mut app, ModelState::Failed);
+    run_until_kind::<1>(&mut app, ModelState::Failed);
     manager::<0>(&mut app).residency_mut().pinned = false;
     manager::<1>(&mut app).reload();
-    run_until_state::<1>(&mut app, ModelState::Loaded);
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
     assert_eq!(state::<0>(app.world()), ModelState::Idle);
 }
 
@@ -125,13 +125,13 @@ fn parked(app: &App) -> Vec<String> {
 #[test]
 fn switching_back_takes_the_ordinary_edges_one_frame_each_and_reads_nothing() {
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    // As many reads as its tensors need once: a second load would stand at the gate for ever.
+    let reads = Gate::closed();
+    reads.let_pass(4);
+    let a = a.gate_reads(&reads);
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
-    ask::<0>(&mut app, &b);
-    run_until(&mut app, "b", |world| {
-        let manager = world.resource::<ModelManager<Fake>>();
-        manager.current_state.is_loaded() && manager.model_id == Some("b".into())
-    });
+    switch::<0>(&mut app, &b);
     assert_eq!(parked(&app), ["a"]);
     let device = app.world().resource::<ResourceManager>().devices()[0].clone();
     assert_eq!((device.in_use, device.parked), (8 * MIB, 4 * MIB));
@@ -207,11 +207,7 @@ fn parked_models_go_first_and_the_load_never_exceeds_the_budget() {
     let mut app = parking(12 * MIB, 2);
     load::<1>(&mut app, &c);
     load::<0>(&mut app, &a);
-    ask::<0>(&mut app, &b);
-    run_until(&mut app, "b", |world| {
-        world.resource::<ModelManager<Fake>>().model_id == Some("b".into())
-            && state::<0>(world).is_loaded()
-    });
+    switch::<0>(&mut app, &b);
     assert_eq!(parked(&app), ["a"]);
     let d = FakeModel::new("d");
     load::<2>(&mut app, &d);
@@ -231,11 +227,7 @@ fn only_so_many_are_parked_and_the_oldest_goes() {
     let models = ["a", "b", "c", "d"].map(FakeModel::new);
     let mut app = parking(64 * MIB, 2);
     for model in &models {
-        ask::<0>(&mut app, model);
-        run_until(&mut app, "the model", |world| {
-            let manager = world.resource::<ModelManager<Fake>>();
-            manager.current_state.is_loaded() && manager.model_id == Some(model.source().id())
-        });
+        switch::<0>(&mut app, model);
     }
     assert_eq!(parked(&app), ["b", "c"]);
     run_until(&mut app, "the bytes of a", |world| {
@@ -253,13 +245,9 @@ fn unload_takes_the_parked_models_along_and_idle_waits_for_them() {
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
-    ask::<0>(&mut app, &b);
-    run_until(&mut app, "b", |world| {
-        world.resource::<ModelManager<Fake>>().model_id == Some("b".into())
-            && state::<0>(world).is_loaded()
-    });
+    switch::<0>(&mut app, &b);
     manager::<0>(&mut app).unload();
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(in_use(&app), 0);
     app.update();
     assert!(
@@ -275,11 +263,7 @@ fn a_reload_of_one_model_leaves_the_parked_ones_alone() {
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
-    ask::<0>(&mut app, &b);
-    run_until(&mut app, "b", |world| {
-        world.resource::<ModelManager<Fake>>().model_id == Some("b".into())
-            && state::<0>(world).is_loaded()
-    });
+    switch::<0>(&mut app, &b);
     let built = |model: &FakeModel| {
         let log = model.log();
         log.iter()
@@ -287,8 +271,8 @@ fn a_reload_of_one_model_leaves_the_parked_ones_alone() {
             .count()
     };
     manager::<0>(&mut app).reload();
-    run_until_state::<0>(&mut app, ModelState::Idle);
-    run_until_state::<0>(&mut app, ModelState::Loaded);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
     assert_eq!((built(&a), built(&b)), (1, 2));
     assert_eq!(parked(&app), ["a"], "a reload of b leaves a alone");
 }
@@ -299,12 +283,12 @@ fn a_reload_reads_a_parked_model_again() {
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
     ask::<0>(&mut app, &b);
-    run_until_state::<0>(&mut app, ModelState::Unloading);
+    run_until_kind::<0>(&mut app, ModelState::Unloading);
     manager::<0>(&mut app).cancel();
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(parked(&app), ["a"], "a cancel leaves parked models alone");
     manager::<0>(&mut app).reload();
-    run_until_state::<0>(&mut app, ModelState::Loaded);
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
     let log = a.log();
     let built = log.iter().filter(|event| event.place == Place::Build);
     assert_eq!(built.count(), 2);
@@ -315,11 +299,7 @@ fn the_app_ends_with_parked_models_and_without_a_byte() {
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
     let mut app = parking(64 * MIB, 1);
     load::<0>(&mut app, &a);
-    ask::<0>(&mut app, &b);
-    run_until(&mut app, "b", |world| {
-        world.resource::<ModelManager<Fake>>().model_id == Some("b".into())
-            && state::<0>(world).is_loaded()
-    });
+    switch::<0>(&mut app, &b);
     app.world_mut().write_message(AppExit::Success);
     app.update();
     assert_eq!(in_use(&app), 0);
@@ -339,8 +319,103 @@ fn a_clock_that_jumps_expires_a_model_once() {
     )));
     frames(&mut app, 2);
     app.insert_resource(TimeUpdateStrategy::ManualDuration(Duration::ZERO));
-    run_until_state::<0>(&mut app, ModelState::Idle);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
     let expired = reasons::<0>(&app);
     let expired = expired.iter().filter(|reason| **reason == R::Expired);
     assert_eq!(expired.count(), 1);
+}
+
+#[test]
+fn a_time_out_of_nothing_unloads_after_the_last_job() {
+    let mut app = app(64 * MIB);
+    manager::<0>(&mut app).residency_mut().keep_alive = Some(Duration::ZERO);
+    ask::<0>(&mut app, &FakeModel::new("a"));
+    let jobs = [job::<0>(&mut app, steps(2)), job::<0>(&mut app, steps(2))];
+    for job in jobs {
+        assert!(ended(&mut app, job).is_ok());
+    }
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!(
+        reasons::<0>(&app),
+        [
+            R::LoadRequested,
+            R::LoadCompleted,
+            R::Expired,
+            R::UnloadCompleted
+        ]
+    );
+}
+
+#[test]
+fn a_long_job_that_ends_in_the_middle_of_a_frame_does_not_expire_its_model() {
+    let gate = Gate::closed();
+    let mut app = expiring();
+    let opened = gate.clone();
+    // Runs after the ends of the first kind were taken in, and before anybody looks at time-outs.
+    app.add_observer(
+        move |_: On<Inferred<Fake<1>>>, memory: Res<ResourceManager>| {
+            let running = memory.in_use();
+            opened.open();
+            wait_until("the end", || memory.in_use() < running);
+            std::thread::sleep(Duration::from_millis(5));
+        },
+    );
+    load::<0>(&mut app, &FakeModel::new("a").gate_steps(&gate));
+    load::<1>(&mut app, &FakeModel::new("b"));
+    let memory = MIB;
+    let long = job::<0>(&mut app, FakeRequest { memory, ..steps(1) });
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    frames(&mut app, 30);
+    let short = job::<1>(&mut app, steps(1));
+    assert!(ended(&mut app, short).is_ok());
+    assert!(ended(&mut app, long).is_ok());
+    frames(&mut app, 5);
+    assert_eq!(state::<0>(app.world()), ModelState::Loaded);
+}
+
+#[test]
+fn idle_waits_for_a_model_that_was_to_be_parked_and_is_unloaded_instead() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate(Place::Drop, &gate);
+    let mut app = parking(64 * MIB, 1);
+    load::<0>(&mut app, &a);
+    ask::<0>(&mut app, &FakeModel::new("b"));
+    run_until_kind::<0>(&mut app, ModelState::Unloading);
+    manager::<0>(&mut app).unload();
+    frames(&mut app, 10);
+    assert_eq!(state::<0>(app.world()), ModelState::Unloading);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!(in_use(&app), 0);
+    assert!(manager::<0>(&mut app).last_release.is_some());
+}
+
+#[test]
+fn a_failed_manager_is_reset_when_the_memory_of_its_parked_models_is_back() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a").gate(Place::Drop, &gate);
+    let mut app = parking(64 * MIB, 1);
+    load::<0>(&mut app, &a);
+    ask::<0>(&mut app, &FakeModel::new("b").fail_in(Place::Plan));
+    run_until_kind::<0>(&mut app, ModelState::Failed);
+    assert_eq!(parked(&app), ["a"]);
+    manager::<0>(&mut app).unload();
+    frames(&mut app, 10);
+    assert_eq!(state::<0>(app.world()), ModelState::Failed);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!(in_use(&app), 0);
+}
+
+#[test]
+fn a_lowered_budget_takes_parked_models_first() {
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
+    let mut app = parking(8 * MIB, 1);
+    load::<0>(&mut app, &a);
+    switch::<0>(&mut app, &b);
+    lower_budget(&mut app, 4 * MIB);
+    run_until(&mut app, "the bytes", |world| {
+        world.resource::<ResourceManager>().in_use() == 4 * MIB
+    });
+    assert_eq!(state::<0>(app.world()), ModelState::Loaded);
 }

@@ -32,13 +32,16 @@ pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
 
 /// Cuts the tensors, in the order of their files, into runs for the readers.
 pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>) -> Vec<Batch> {
-    let mut tensors: Vec<_> = tensors.into_iter().collect();
-    tensors.sort_by(|(_, a), (_, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+    let tensors: Batch = tensors.into_iter().collect();
     let total: u64 = tensors
         .iter()
         .map(|(_, tensor)| tensor.stored_bytes())
         .sum();
-    let batch = (total / PARTS).clamp(*BATCH.start(), *BATCH.end());
+    cut(tensors, (total / PARTS).clamp(*BATCH.start(), *BATCH.end()))
+}
+
+fn cut(mut tensors: Batch, limit: u64) -> Vec<Batch> {
+    tensors.sort_by(|(_, a), (_, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
     let mut batches: Vec<Batch> = Vec::new();
     let mut room = 0;
     for (name, tensor) in tensors {
@@ -47,7 +50,7 @@ pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>)
             Some(batch) if bytes <= room => batch.push((name, tensor)),
             _ => {
                 batches.push(vec![(name, tensor)]);
-                room = batch;
+                room = limit;
             }
         }
         room = room.saturating_sub(bytes);
@@ -239,7 +242,7 @@ mod tests {
             tensor("a", 7 << 20, 4 * mib),
             tensor("a", 11 << 20, 1),
         ];
-        let names: Vec<Vec<_>> = batches(tensors)
+        let names: Vec<Vec<_>> = cut(tensors.into(), 8 << 20)
             .iter()
             .map(|batch| batch.iter().map(|(name, _)| name.to_string()).collect())
             .collect();

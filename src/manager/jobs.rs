@@ -126,7 +126,7 @@ impl<P: Pipeline> ModelManager<P> {
         let wish = self.wishes.wish();
         let state = self.machine.state();
         let too_soon = state == ModelState::Failed && wish == Wish::Current && !self.is_retry_due();
-        let is_there = state == ModelState::Loaded && wish == Wish::AsIs;
+        let is_there = state == ModelState::Loaded;
         (wish.is_load() || is_there) && !too_soon && !self.closed
     }
 }

@@ -199,10 +199,13 @@ impl Account {
     /// Makes the claim of a job a grant, which counts as a lease as long as it lives.
     pub(super) fn lease(self: &Arc<Self>, claim: Claim) -> Grant {
         self.leases.fetch_add(1, Ordering::AcqRel);
-        Grant {
+        let grant = Grant {
             _claim: claim.for_work(),
             _lease: Lease(self.clone()),
-        }
+        };
+        // What games see has changed.
+        self.ledger.signal().raise();
+        grant
     }
 
     /// The account as the arbiter sees it.

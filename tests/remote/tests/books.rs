@@ -97,7 +97,7 @@ fn a_tool_reads_a_managers_properties_and_why_it_failed() {
     assert_eq!(status["memory"], 4 * MIB);
     assert_eq!(status["progress"]["phase"], "Done");
     ask::<1>(&mut app, &FakeModel::new("huge").tensors(100, 1 << 18));
-    run_until_state::<1>(&mut app, ModelState::Failed);
+    run_until_kind::<1>(&mut app, ModelState::Failed);
     let status = get::<ModelManager<Fake<1>>>(&mut app)["status"].clone();
     let error = status["last_error"].as_str().expect("a text");
     assert!(
