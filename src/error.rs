@@ -144,7 +144,7 @@ pub enum LoadError {
     /// The model is larger than what the memory budget leaves, and no eviction can help.
     #[error(
         "{needed} bytes are needed, but {in_use} of the budget of {budget} bytes are in use; \
-         unload a model or raise `CandlePlugin::memory_budget`"
+         unload or unpin a model, or raise `CandlePlugin::memory_budget`"
     )]
     OverBudget {
         /// Bytes that the model claims.

@@ -90,7 +90,6 @@ pub struct ModelManager<P: Pipeline> {
     pipeline: PipelineManager<P>,
     #[reflect(ignore)]
     place: Place,
-    #[reflect(ignore)]
     residency: Residency,
     /// The game has asked for the memory of parked models, too.
     #[reflect(ignore)]

@@ -57,7 +57,8 @@ pub use release::ReleaseReport;
 pub(crate) use release::{Snapshot, report, settle};
 pub use view::{DeviceMemory, ModelMemory};
 
-/// The memory of the app's devices: the budgets, and who claims how much of them.
+/// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of
+/// their own.
 ///
 /// What [`devices`](Self::devices) and [`models`](Self::models) say holds from `PreUpdate` on for the
 /// frame; [`in_use`](Self::in_use) is the figure of the moment.
@@ -131,7 +132,7 @@ impl ResourceManager {
         known.map_or(self.books.default_budget, |ledger| ledger.budget())
     }
 
-    /// Returns the bytes that are claimed on all devices: by models that load, are loaded, parked or on their
+    /// Returns the bytes that are claimed on all devices at this moment: by models that load, are loaded, parked or on their
     /// way back, and by running jobs.
     pub fn in_use(&self) -> u64 {
         let devices = self.books.devices.iter();
@@ -164,7 +165,7 @@ impl ResourceManager {
     /// Names a place for one more manager.
     pub(crate) fn add_slot(&mut self) -> SlotId {
         self.books.slots += 1;
-        SlotId(self.books.slots - 1)
+        SlotId::new(self.books.slots - 1)
     }
 
     fn ledger_of(&self, device: DeviceChoice) -> Option<&Arc<Ledger>> {

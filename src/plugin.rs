@@ -40,7 +40,7 @@ pub struct CandlePlugin {
     pub device: DeviceChoice,
     /// Bytes that models and their jobs may claim together, for each device. [`None`], the default, is
     /// measured when the device is opened: half of the memory or 80 % of what is available, whichever is
-    /// less; on a CUDA card what is free, less 1 GiB or 15 %.
+    /// less; on a CUDA card what is free, less 1 GiB or 15 %. Each app of a process has its own.
     pub memory_budget: Option<u64>,
     /// Threads of the CPU device; [`None`], the default, is all cores but one, at least one. The apps of a process
     /// share the device's threads: the first one's setting counts.

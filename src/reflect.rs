@@ -1,7 +1,8 @@
 //! What editors, inspectors and the Bevy Remote Protocol see.
 //!
-//! The data that games read is [`Reflect`]; the plugins register it. What holds a thread, a pipeline or a request
-//! of a pipeline's own type is not: there is nothing to read in it from outside.
+//! The data of this crate is [`Reflect`]; the plugins register it. What is not: whatever holds a thread, a channel or
+//! a pipeline (`LoaderService`, `PipelineManager`, `Plan`, `Steps`); what has a pipeline's own types in it, which need
+//! not reflect (`Infer` and its events); errors, which show as text; sources, which hold files; plugins and sets.
 
 use std::{any::type_name, sync::Arc};
 
@@ -13,33 +14,49 @@ use bevy::{
 use serde::{Serialize, Serializer};
 
 use crate::{
-    DeviceChoice, DeviceMemory, ErrorChain, LoadError, LoadPhase, ModelId, ModelManager,
-    ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline, Progress, ReleaseReport,
-    Residency, ResourceManager, SlotId, Standing, StateOf, TransitionReason,
-    ddpm::{DdpmOutput, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
+    DeviceChoice, DeviceMemory, ErrorChain, LeastRecentlyUsed, LoadError, LoadPhase, ModelId,
+    ModelManager, ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline, Progress,
+    ReleaseReport, Residency, ResidentModel, ResourceManager, SlotId, Standing, StateManager,
+    StateOf, TransitionReason,
+    ddpm::{
+        BetaSchedule, DdpmConfig, DdpmOutput, DdpmRequest, DdpmSettings, PredictionType, Sampler,
+        SchedulerConfig, TimestepSpacing, UNetConfig, VarianceType,
+    },
+    machine::{Facts, Step},
 };
 
 /// Registers what all kinds of models share.
 pub(crate) fn register_types(app: &mut App) {
-    app.register_type::<DdpmOutput>()
+    app.register_type::<BetaSchedule>()
+        .register_type::<DdpmConfig>()
+        .register_type::<DdpmOutput>()
         .register_type::<DdpmRequest>()
         .register_type::<DdpmSettings>()
         .register_type::<DeviceChoice>()
         .register_type::<DeviceMemory>()
+        .register_type::<Facts>()
+        .register_type::<LeastRecentlyUsed>()
         .register_type::<LoadPhase>()
         .register_type::<ModelId>()
         .register_type::<ModelMemory>()
         .register_type::<ModelState>()
         .register_type::<ModelStatus>()
+        .register_type::<PredictionType>()
         .register_type::<Progress>()
         .register_type::<ReleaseReport>()
         .register_type::<Residency>()
+        .register_type::<ResidentModel>()
         .register_type::<ResourceManager>()
         .register_type::<Sampler>()
+        .register_type::<SchedulerConfig>()
         .register_type::<SlotId>()
         .register_type::<Standing>()
+        .register_type::<StateManager>()
+        .register_type::<Step>()
         .register_type::<TimestepSpacing>()
         .register_type::<TransitionReason>()
+        .register_type::<UNetConfig>()
+        .register_type::<VarianceType>()
         .register_type_data::<Arc<LoadError>, ReflectSerialize>();
 }
 

@@ -113,7 +113,7 @@ fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>
     signal.is_raised() || time.is_some_and(|time| alarm.is_due(time.elapsed()))
 }
 
-/// News are taken here and not in the condition, which Bevy asks even where a game's own condition on
+/// News is taken here and not in the condition, which Bevy asks even where a game's own condition on
 /// one of the sets says no.
 fn run_lifecycle(world: &mut World) {
     world.resource::<Signal>().take();

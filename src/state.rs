@@ -52,7 +52,7 @@ pub use transition::{ModelTransition, TransitionReason};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum ModelState {
-    /// Nothing is loaded, and no memory is held.
+    /// Nothing is loaded, and no memory is held but that of parked models.
     #[default]
     Idle,
     /// A model is being planned, read, built and warmed up, or a cancelled load gives its memory back.
@@ -62,7 +62,7 @@ pub enum ModelState {
     /// The model's memory is on its way back.
     Unloading,
     /// The last load failed, or the device did; [`last_error`](crate::ModelStatus::last_error) says why. No
-    /// memory is held.
+    /// memory is held but that of parked models.
     Failed,
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bevy::prelude::*;
 
 /// How long a manager's models stay in memory. Set in [`ModelPlugin`](crate::ModelPlugin), changed with
-/// [`ModelManager::residency_mut`](crate::ModelManager::residency_mut).
+/// [`ModelManager::residency_mut`](crate::ModelManager::residency_mut). More fields will come: end with
+/// `..default()`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +34,7 @@ pub struct Residency {
     /// line for memory (default 0).
     pub priority: i32,
     /// The model is unloaded when it had no job for so long, on the clock of [`Time<Real>`], and a job brings it
-    /// back. [`None`], the default, is for ever.
+    /// back. [`None`], the default, is for ever. Parked models stay until room is needed.
     pub keep_alive: Option<Duration>,
     /// How many previous models stay in memory, parked, when the game loads another one (default 0). Switching
     /// back then reads nothing. They go first where room is needed, and with `unload`.

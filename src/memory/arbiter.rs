@@ -244,20 +244,13 @@ mod tests {
     use Verdict::*;
 
     use super::*;
-    use crate::{
-        ModelId,
-        memory::eviction::{LeastRecentlyUsed, SlotId},
-    };
+    use crate::memory::eviction::{LeastRecentlyUsed, SlotId};
 
     fn tenant(standing: Standing, bytes: u64, last_used: u64, jobs: u32) -> Tenant {
         let model = ResidentModel {
-            slot: SlotId(last_used as u32),
-            model_id: ModelId::from("a model"),
-            bytes,
             last_used: Duration::from_secs(last_used),
-            reload_cost: Duration::ZERO,
-            priority: 0,
             jobs,
+            ..ResidentModel::new(SlotId::new(last_used as u32), "a model", bytes)
         };
         Tenant {
             standing,

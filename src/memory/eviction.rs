@@ -1,18 +1,4 @@
 //! [`EvictionPolicy`]: who makes room. Pure.
-//!
-//! ```
-//! use bevy_candle::{EvictionPolicy, ResidentModel};
-//!
-//! /// Lets the largest model go first.
-//! #[derive(Debug)]
-//! struct LargestFirst;
-//!
-//! impl EvictionPolicy for LargestFirst {
-//!     fn next_victim(&self, _shortage: u64, candidates: &[ResidentModel]) -> Option<usize> {
-//!         (0..candidates.len()).max_by_key(|&i| candidates[i].bytes)
-//!     }
-//! }
-//! ```
 
 use std::{cmp::Reverse, fmt::Debug, time::Duration};
 
@@ -23,10 +9,18 @@ use crate::ModelId;
 /// Names a manager's place in the [`ResourceManager`](crate::ResourceManager): a number, not a type, so
 /// that kinds that are known only at run time can have one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Reflect)]
-pub struct SlotId(pub(crate) u32);
+pub struct SlotId(u32);
+
+impl SlotId {
+    /// Names the slot of a number; [`ModelManager::slot`](crate::ModelManager::slot) says a manager's own.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// A loaded model, as an [`EvictionPolicy`] sees it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Reflect)]
+#[reflect(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct ResidentModel {
     /// The manager that it belongs to.
@@ -46,19 +40,56 @@ pub struct ResidentModel {
     pub jobs: u32,
 }
 
+impl ResidentModel {
+    /// Makes an idle model that was never used, for tests of a policy.
+    pub fn new(slot: SlotId, model_id: impl Into<ModelId>, bytes: u64) -> Self {
+        Self {
+            slot,
+            model_id: model_id.into(),
+            bytes,
+            last_used: Duration::ZERO,
+            reload_cost: Duration::ZERO,
+            priority: 0,
+            jobs: 0,
+        }
+    }
+}
+
 /// Chooses which model makes room for another, one at a time, until there is enough.
 ///
 /// It is asked in the frame in which the room is needed, on the main thread. Pinned models are not among the
 /// candidates, and busy ones only where the idle ones are not enough. Parked models have gone already.
+///
+/// ```
+/// use bevy_candle::{EvictionPolicy, ResidentModel, SlotId};
+///
+/// /// Lets the largest model go first.
+/// #[derive(Debug)]
+/// struct LargestFirst;
+///
+/// impl EvictionPolicy for LargestFirst {
+///     fn next_victim(&self, _shortage: u64, candidates: &[ResidentModel]) -> Option<usize> {
+///         (0..candidates.len()).max_by_key(|&i| candidates[i].bytes)
+///     }
+/// }
+///
+/// let models = [
+///     ResidentModel::new(SlotId::new(0), "sprites", 7_000_000),
+///     ResidentModel::new(SlotId::new(1), "dialogue", 800_000_000),
+/// ];
+/// assert_eq!(LargestFirst.next_victim(1_000_000, &models), Some(1));
+/// ```
 pub trait EvictionPolicy: Debug + Send + Sync + 'static {
     /// Returns the index of the candidate that goes next, or [`None`] where all should stay: then who
-    /// needs the room gets `OverBudget`. `shortage` is in bytes; there is at least one candidate.
+    /// needs the room gets `OverBudget`. An index that is out of range counts as [`None`]. `shortage` is in bytes; there
+    /// is at least one candidate.
     fn next_victim(&self, shortage: u64, candidates: &[ResidentModel]) -> Option<usize>;
 }
 
 /// The default [`EvictionPolicy`]: of the models of the lowest priority, the one that was not used for the
 /// longest time.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub struct LeastRecentlyUsed;
 
 impl EvictionPolicy for LeastRecentlyUsed {
@@ -82,13 +113,9 @@ mod tests {
 
     fn model(slot: u32, priority: i32, last_used: u64, bytes: u64) -> ResidentModel {
         ResidentModel {
-            slot: SlotId(slot),
-            model_id: ModelId::from("a model"),
-            bytes,
             last_used: Duration::from_secs(last_used),
-            reload_cost: Duration::ZERO,
             priority,
-            jobs: 0,
+            ..ResidentModel::new(SlotId::new(slot), "a model", bytes)
         }
     }
 

@@ -1,9 +1,11 @@
 //! [`StateManager`]: the machine itself, without Bevy, threads or clock.
 
+use bevy::prelude::*;
+
 use super::{ModelState, TransitionReason};
 
 /// What the game wants, seen from what the machine is busy with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
 pub enum Wish {
     /// Nothing new: stay.
     #[default]
@@ -26,7 +28,8 @@ impl Wish {
 }
 
 /// Why a loaded model goes although the game still wants it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Reflect)]
+#[non_exhaustive]
 pub enum Leave {
     /// It makes room for another.
     Evicted,
@@ -35,7 +38,7 @@ pub enum Leave {
 }
 
 /// How a load or a model ended, once the last of its bytes was back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Reflect)]
 pub enum Ended {
     /// It was let go.
     Released,
@@ -44,7 +47,9 @@ pub enum Ended {
 }
 
 /// Everything that the machine decides on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+///
+/// More fields will come: end with `..default()`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
 pub struct Facts {
     /// What the game wants.
     pub wish: Wish,
@@ -65,7 +70,7 @@ pub struct Facts {
 }
 
 /// What the machine asks its owner to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Reflect)]
 pub enum ModelAction {
     /// Start to load the wanted model.
     Start,
@@ -74,7 +79,7 @@ pub enum ModelAction {
 }
 
 /// One answer of the machine: at most one action and at most one edge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
 pub struct Step {
     /// What is to be done.
     pub action: Option<ModelAction>,
@@ -118,7 +123,7 @@ impl Step {
 /// assert_eq!(step.action, Some(ModelAction::Start));
 /// assert_eq!(step.edge, Some((ModelState::Loading, TransitionReason::LoadRequested)));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Reflect)]
 pub struct StateManager {
     state: ModelState,
     leaving: Option<TransitionReason>,

@@ -1,5 +1,6 @@
 //! The configuration of a pipeline: the network's and the scheduler's.
 
+use bevy::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ const MAX_CHANNELS: usize = 1 << 16;
 const MAX_LAYERS: usize = 1 << 8;
 
 /// Everything that a pipeline's JSON files say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Reflect)]
 #[non_exhaustive]
 pub struct DdpmConfig {
     /// The network.
@@ -45,7 +46,7 @@ impl DdpmConfig {
 }
 
 /// The configuration of a `UNet2DModel` of diffusers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Reflect)]
 #[non_exhaustive]
 pub struct UNetConfig {
     /// Width and height of the samples, in pixels.

@@ -8,7 +8,7 @@ use super::super::options::Options;
 use crate::{LoadError, ModelFiles};
 
 /// How noise is spread over the training's time steps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Reflect)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BetaSchedule {
@@ -27,7 +27,7 @@ pub enum BetaSchedule {
 }
 
 /// What the network was trained to predict.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Reflect)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PredictionType {
@@ -57,7 +57,7 @@ pub enum TimestepSpacing {
 }
 
 /// How much noise DDPM adds at a step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Reflect)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum VarianceType {
@@ -72,7 +72,7 @@ pub enum VarianceType {
 
 /// How a model was trained, and how to sample from it: the keys of diffusers' `DDPMScheduler` and
 /// `DDIMScheduler`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Reflect)]
 #[non_exhaustive]
 pub struct SchedulerConfig {
     /// Time steps of the training.
