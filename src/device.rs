@@ -12,7 +12,10 @@
 //! app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
 //! ```
 
-use std::{cell::Cell, fmt, num::NonZeroUsize, sync::OnceLock, thread::available_parallelism};
+use std::{
+    cell::Cell, fmt, num::NonZeroUsize, panic::catch_unwind, sync::OnceLock,
+    thread::available_parallelism,
+};
 
 use bevy::prelude::*;
 use candle_core::Device;
@@ -29,7 +32,8 @@ thread_local! {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum DeviceChoice {
-    /// CUDA or Metal where compiled in and present, else the CPU.
+    /// CUDA or Metal where compiled in and present, else the CPU. The choice is made once a process; a device that
+    /// is present and cannot be opened is an error then.
     #[default]
     Auto,
     /// The CPU.
@@ -57,11 +61,7 @@ impl DeviceChoice {
     pub(crate) fn resolve(self) -> Self {
         static BEST: OnceLock<DeviceChoice> = OnceLock::new();
         match self {
-            Self::Auto => *BEST.get_or_init(|| {
-                Self::best(has_cuda, || {
-                    cfg!(feature = "metal") && Device::new_metal(0).is_ok()
-                })
-            }),
+            Self::Auto => *BEST.get_or_init(|| Self::best(has_cuda, has_metal)),
             other => other,
         }
     }
@@ -92,12 +92,18 @@ impl DeviceChoice {
 /// Asks the driver, without opening a device. Drivers have been seen to panic where there is none.
 #[cfg(feature = "cuda")]
 fn has_cuda() -> bool {
-    std::panic::catch_unwind(crate::memory::cuda_devices).is_ok_and(|devices| devices > 0)
+    catch_unwind(crate::memory::cuda_devices).is_ok_and(|devices| devices > 0)
 }
 
 #[cfg(not(feature = "cuda"))]
 fn has_cuda() -> bool {
     false
+}
+
+/// candle panics where a machine has no Metal device.
+fn has_metal() -> bool {
+    cfg!(feature = "metal")
+        && catch_unwind(|| Device::new_metal(0)).is_ok_and(|device| device.is_ok())
 }
 
 /// Returns whether the calling thread owns a device: the only place where models are built, used and

@@ -284,7 +284,7 @@ impl FromWorld for LoaderService {
         Self {
             app: Lifeline::new(),
             root: PathBuf::new(),
-            device: plugin.device.resolve(),
+            device: DeviceChoice::Cpu,
             others: Vec::new(),
             threads: plugin.threads,
             shutdown_timeout: plugin.shutdown_timeout,

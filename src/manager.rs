@@ -110,6 +110,9 @@ pub struct ModelManager<P: Pipeline> {
     built: Option<Built>,
     #[reflect(ignore)]
     gone: Option<Gone>,
+    /// The model goes because the game said so: its jobs end with it.
+    #[reflect(ignore)]
+    leaves_for_good: bool,
     /// The model that is being parked.
     #[reflect(ignore)]
     parking: Option<Arc<Account>>,
@@ -156,6 +159,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             alive: Vec::new(),
             built: None,
             gone: None,
+            leaves_for_good: false,
             parking: None,
             now: Duration::ZERO,
             loading_since: None,

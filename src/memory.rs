@@ -93,7 +93,7 @@ impl FromWorld for ResourceManager {
             devices: Vec::new(),
             models: Vec::new(),
             books: Books {
-                default_device: DeviceChoice::default().resolve(),
+                default_device: DeviceChoice::Cpu,
                 default_budget: None,
                 devices: Vec::new(),
                 slots: 0,

@@ -92,8 +92,8 @@ impl Plugin for CandleCore {
             .init_resource::<Alarm>()
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();
-        register_types(app);
         add_schedules(app);
+        register_types(app);
     }
 
     /// Every plugin is there by now, also an `AssetPlugin` that came later.

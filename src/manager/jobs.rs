@@ -73,6 +73,8 @@ impl<P: Pipeline> ModelManager<P> {
             self.note_use();
         }
         self.post_residency();
+        // Before anybody chooses who makes room: a model with jobs is not idle.
+        self.hand_over_jobs();
         ends
     }
 
@@ -90,7 +92,7 @@ impl<P: Pipeline> ModelManager<P> {
                     self.gone = Some(gone);
                 }
             }
-            Event::Returned(job) if self.is_leaving_for_good() => job.refuse(InferError::Unloaded),
+            Event::Returned(job) if self.leaves_for_good => job.refuse(InferError::Unloaded),
             Event::Returned(job) => self.waiting.insert(job),
             Event::End(end) => return Some(end),
         }
@@ -113,11 +115,6 @@ impl<P: Pipeline> ModelManager<P> {
         for job in self.waiting.0.drain(..) {
             job.refuse(error.clone());
         }
-    }
-
-    /// Whether the model goes because the game said so: its jobs end with it.
-    fn is_leaving_for_good(&self) -> bool {
-        self.machine.state() == ModelState::Unloading && !self.wishes.is_asleep()
     }
 
     /// Whether a load is wanted that starts by itself or with a job, or a model is there that makes room. A failed

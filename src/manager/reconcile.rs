@@ -140,9 +140,14 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn begin_to_unload(&mut self, reason: TransitionReason) {
         self.status.sample_size = None;
-        match reason {
-            TransitionReason::Evicted | TransitionReason::Expired => self.wishes.fall_asleep(),
-            _ => self.refuse_waiting(&InferError::Unloaded),
+        self.leaves_for_good = !matches!(
+            reason,
+            TransitionReason::Evicted | TransitionReason::Expired
+        );
+        if self.leaves_for_good {
+            self.refuse_waiting(&InferError::Unloaded);
+        } else {
+            self.wishes.fall_asleep();
         }
     }
 
@@ -168,6 +173,7 @@ impl<P: Pipeline> ModelManager<P> {
     fn forget(&mut self) -> Option<Gone> {
         self.pipeline.forget();
         self.built = None;
+        self.leaves_for_good = false;
         self.parking = None;
         self.status.model_id = None;
         self.status.memory = 0;
