@@ -20,9 +20,9 @@ use crate::{LoadError, ModelFiles, panics::caught, signal::Signal};
 /// Bytes read at once: the longest a reader goes on after a cancel.
 const CHUNK: usize = 2 << 20;
 
-/// Tensors are read together up to so many bytes, the fewest and the most: small models keep all readers busy, and large ones
-/// have their memory side by side, in whole huge pages.
-const BATCH: RangeInclusive<u64> = 2 << 20..=32 << 20;
+/// Tensors are read together up to so many bytes, the fewest and the most. The memory of those that are read together
+/// lies side by side, in whole huge pages.
+const BATCH: RangeInclusive<u64> = 8 << 20..=32 << 20;
 
 /// A large model is cut into so many parts at least.
 const PARTS: u64 = 16;
