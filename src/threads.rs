@@ -17,7 +17,7 @@ use tracing::debug;
 /// Linux.
 pub(crate) const COMPUTES: u8 = 25;
 
-/// Of the threads that read and clean up, below those that compute: a job is not to wait for another model's load.
+/// Of the threads that read, below those that compute: a job is not to wait for another model's load.
 pub(crate) const READS: u8 = 12;
 
 /// Threads that end together.

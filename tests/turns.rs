@@ -46,8 +46,13 @@ fn two_kinds_take_turns_step_by_step() {
     let mut app = app();
     let (a, b) = (FakeModel::new("a"), FakeModel::new("b"));
     load_both(&mut app, &a, &b);
-    spawn(&mut app, steps(200));
-    app.world_mut().spawn(Infer::<Fake<1>>::new(steps(200)));
+    // Long enough for both to be there, however late the second one is inserted.
+    let request = FakeRequest {
+        work: Duration::from_micros(200),
+        ..steps(200)
+    };
+    spawn(&mut app, request);
+    app.world_mut().spawn(Infer::<Fake<1>>::new(request));
     wait_until("all steps of both", || {
         steps_of(&a) == 200 && steps_of(&b) == 200
     });

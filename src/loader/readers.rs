@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::{
     LoadError,
     panics::{caught, drop_guarded, guarded},
-    threads::{READS, Shared, Threads, deadline_in},
+    threads::{COMPUTES, READS, Shared, Threads, deadline_in},
 };
 
 /// The readers of all apps of the process.
@@ -69,12 +69,13 @@ impl Readers {
         let (clean_ups, clean_up_queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let mut threads = Threads::new();
-        let readers = (0..count()).map(|i| (format!("candle-read-{i}"), read_queue.clone()));
-        let cleaner = ("candle-clean".to_owned(), clean_up_queue);
-        for (name, queue) in readers.chain([cleaner]) {
+        let readers = (0..count()).map(|i| (format!("candle-read-{i}"), READS, read_queue.clone()));
+        // Idle shows when it is done: not below those that compute.
+        let cleaner = ("candle-clean".to_owned(), COMPUTES, clean_up_queue);
+        for (name, priority, queue) in readers.chain([cleaner]) {
             let stopped = stopped.clone();
             threads
-                .spawn(name, READS, move || run_all(&queue, &stopped))
+                .spawn(name, priority, move || run_all(&queue, &stopped))
                 .map_err(|source| LoadError::Threads { source })?;
         }
         Ok(Self {
