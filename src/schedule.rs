@@ -40,7 +40,7 @@ pub enum CandleSystems {
 ///
 /// No frame follows, so this is where the last [`ModelTransition`](crate::ModelTransition)s, with the
 /// reason [`Shutdown`](crate::TransitionReason::Shutdown), can be read: after
-/// [`CandleSystems::Release`].
+/// [`CandleSystems::Release`]. Its systems run one after the other, on the thread that updates the app.
 #[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CandleShutdown;
 
@@ -87,8 +87,8 @@ pub(crate) fn add_schedules(app: &mut App) {
         ));
     app.add_schedule(lifecycle)
         .init_schedule(EnterFirstStates)
-        .init_schedule(CandleShutdown)
-        .init_schedule(WatchForExit);
+        .add_schedule(on_this_thread(CandleShutdown))
+        .add_schedule(on_this_thread(WatchForExit));
     let mut order = app
         .world_mut()
         .get_resource_mut::<MainScheduleOrder>()
@@ -107,6 +107,14 @@ pub(crate) fn add_schedules(app: &mut App) {
             (CandleSystems::Release, CandleSystems::Join).chain(),
         )
         .add_systems(CandleShutdown, end_threads.in_set(CandleSystems::Join));
+}
+
+/// Its systems may wait. On Bevy's pool they would wait on whatever thread takes them: also on that of another app,
+/// which may be the one that they wait for.
+fn on_this_thread(label: impl ScheduleLabel) -> Schedule {
+    let mut schedule = Schedule::new(label);
+    schedule.set_executor(SingleThreadedExecutor::new());
+    schedule
 }
 
 fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>>) -> bool {

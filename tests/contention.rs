@@ -276,6 +276,28 @@ fn an_app_ends_while_loads_and_jobs_wait_for_memory() {
 }
 
 #[test]
+fn the_end_of_an_app_waits_on_its_own_thread() {
+    #[derive(Resource, Default)]
+    struct Threads(std::sync::Mutex<std::collections::HashSet<std::thread::ThreadId>>);
+    fn stay(threads: Res<Threads>) {
+        std::thread::park_timeout(std::time::Duration::from_millis(2));
+        let mut seen = threads.0.lock().expect("nobody panicked");
+        seen.insert(std::thread::current().id());
+    }
+    let mut app = app(4 * MIB);
+    app.init_resource::<Threads>();
+    for _ in 0..20 {
+        app.add_systems(CandleShutdown, stay.in_set(CandleSystems::Release));
+    }
+    app.update();
+    app.world_mut().write_message(AppExit::Success);
+    app.update();
+    let seen = std::mem::take(&mut app.world_mut().resource_mut::<Threads>().0);
+    let seen = seen.into_inner().expect("nobody panicked");
+    assert_eq!(Vec::from_iter(seen), [std::thread::current().id()]);
+}
+
+#[test]
 fn a_model_with_a_backlog_does_not_starve_one_that_was_loaded_for_a_job() {
     let mut app = app(10 * MIB);
     let large = FakeRequest {
