@@ -54,6 +54,8 @@ struct Options {
 enum SamplerName {
     Ddim,
     Ddpm,
+    Euler,
+    DpmSolver,
 }
 
 /// What has been made so far, and what happened when.
@@ -130,6 +132,8 @@ fn load(mut manager: ResMut<ModelManager<DdpmPipeline>>, options: Res<Options>) 
     manager.settings_mut().sampler = match options.sampler {
         SamplerName::Ddim => Sampler::Ddim { eta: 0.0 },
         SamplerName::Ddpm => Sampler::Ddpm,
+        SamplerName::Euler => Sampler::Euler,
+        SamplerName::DpmSolver => Sampler::DpmSolverPlusPlus,
     };
     manager.load(options.model.as_str());
 }

@@ -93,6 +93,15 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The weights are only there as a pickle. Such files are programs, and are not read.
+    #[error(
+        "`{file}` is a pickle, which could run any code; convert the model with `python tools/convert.py` \
+         to get safetensors"
+    )]
+    Pickle {
+        /// The file's name inside the model.
+        file: String,
+    },
     /// A key of a configuration has a value that this pipeline does not implement.
     #[error("`{file}`: `{key}` is {value}, which is not supported; {expected}")]
     UnsupportedOption {

@@ -105,7 +105,9 @@ pub use memory::{
 };
 pub use pipeline::{
     Pipeline, PipelineManager, Slot,
-    ddpm::{self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler},
+    ddpm::{
+        self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
+    },
 };
 pub use plugin::{CandlePlugin, ModelPlugin};
 pub use schedule::{CandleShutdown, CandleSystems};
@@ -130,6 +132,9 @@ pub mod prelude {
         ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
         PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot,
         StateManager, StateOf, Steps, TransitionReason,
-        ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
+        ddpm::{
+            DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
+            TimestepSpacing,
+        },
     };
 }

@@ -43,6 +43,7 @@ mod plan;
 mod progress;
 mod readers;
 mod safetensors;
+mod shards;
 mod task;
 mod ticket;
 mod weights;

@@ -19,15 +19,21 @@ use crate::{
     ReleaseReport, Residency, ResidentModel, ResourceManager, SlotId, Standing, StateManager,
     StateOf, TransitionReason,
     ddpm::{
-        BetaSchedule, DdpmConfig, DdpmOutput, DdpmRequest, DdpmSettings, PredictionType, Sampler,
-        SchedulerConfig, TimestepSpacing, UNetConfig, VarianceType,
+        ActivationFunction, BetaSchedule, BlockType, ClassEmbedding, Clipping, DdpmConfig,
+        DdpmOutput, DdpmRequest, DdpmSettings, FinalSigma, Guidance, PredictionType, Resampling,
+        Sampler, SchedulerConfig, SigmaSpacing, SolverType, StartImage, TimeEmbedding,
+        TimestepSpacing, UNetConfig, VarianceType,
     },
     machine::{Facts, Step},
 };
 
 /// Registers what all kinds of models share.
 pub(crate) fn register_types(app: &mut App) {
-    app.register_type::<BetaSchedule>()
+    app.register_type::<ActivationFunction>()
+        .register_type::<BetaSchedule>()
+        .register_type::<BlockType>()
+        .register_type::<ClassEmbedding>()
+        .register_type::<Clipping>()
         .register_type::<DdpmConfig>()
         .register_type::<DdpmOutput>()
         .register_type::<DdpmRequest>()
@@ -35,6 +41,8 @@ pub(crate) fn register_types(app: &mut App) {
         .register_type::<DeviceChoice>()
         .register_type::<DeviceMemory>()
         .register_type::<Facts>()
+        .register_type::<FinalSigma>()
+        .register_type::<Guidance>()
         .register_type::<LeastRecentlyUsed>()
         .register_type::<LoadPhase>()
         .register_type::<ModelId>()
@@ -44,15 +52,20 @@ pub(crate) fn register_types(app: &mut App) {
         .register_type::<PredictionType>()
         .register_type::<Progress>()
         .register_type::<ReleaseReport>()
+        .register_type::<Resampling>()
         .register_type::<Residency>()
         .register_type::<ResidentModel>()
         .register_type::<ResourceManager>()
         .register_type::<Sampler>()
         .register_type::<SchedulerConfig>()
+        .register_type::<SigmaSpacing>()
         .register_type::<SlotId>()
+        .register_type::<SolverType>()
         .register_type::<Standing>()
+        .register_type::<StartImage>()
         .register_type::<StateManager>()
         .register_type::<Step>()
+        .register_type::<TimeEmbedding>()
         .register_type::<TimestepSpacing>()
         .register_type::<TransitionReason>()
         .register_type::<UNetConfig>()

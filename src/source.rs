@@ -26,9 +26,10 @@ mod folder;
 mod id;
 mod json;
 mod memory;
-pub(crate) use folder::FolderFiles;
+pub(crate) use folder::{FolderFiles, checked as checked_name};
 pub use id::ModelId;
 pub use json::read_json;
+pub(crate) use json::read_small;
 pub use memory::MemoryFiles;
 
 /// The files of one model, however they are stored.
@@ -224,7 +225,11 @@ impl From<PathBuf> for ModelSource {
     }
 }
 
-/// Reads `model.fp16.safetensors` where `model.safetensors` is asked for and the variant exists.
+/// What the variant stands before in a name: weights, and the index of weights in several files.
+const ENDINGS: [&str; 2] = [".safetensors", ".json"];
+
+/// Reads `model.fp16.safetensors` where `model.safetensors` is asked for, and `model.safetensors.index.fp16.json` where
+/// `model.safetensors.index.json` is, where they exist.
 struct VariantFiles {
     files: Arc<dyn ModelFiles>,
     variant: Arc<str>,
@@ -234,10 +239,13 @@ impl VariantFiles {
     /// The name with the variant, unless there is no such file. One that cannot be read is not passed
     /// over: it fails with its own name.
     fn real_name(&self, name: &str) -> String {
-        let Some(stem) = name.strip_suffix(".safetensors") else {
+        let Some((stem, ending)) = ENDINGS
+            .iter()
+            .find_map(|ending| Some((name.strip_suffix(ending)?, ending)))
+        else {
             return name.to_owned();
         };
-        let variant = format!("{stem}.{}.safetensors", self.variant);
+        let variant = format!("{stem}.{}{ending}", self.variant);
         match self.files.len(&variant) {
             Err(LoadError::FileMissing { .. }) => name.to_owned(),
             _ => variant,

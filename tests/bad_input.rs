@@ -144,11 +144,11 @@ fn an_unknown_option_is_refused() {
 fn an_option_that_is_not_implemented_is_refused() {
     let model = copy();
     edit(&model, "scheduler/scheduler_config.json", |json| {
-        json["thresholding"] = true.into();
+        json["use_flow_sigmas"] = true.into();
     });
     assert_refused(
         model.path().to_owned(),
-        &["scheduler/scheduler_config.json", "`thresholding` is true"],
+        &["scheduler/scheduler_config.json", "`use_flow_sigmas` is true"],
     );
 }
 
@@ -387,4 +387,81 @@ fn with_a_failed_model_the_job_says_why() {
         "{}",
         ErrorChain(&error)
     );
+}
+
+#[test]
+fn a_folder_with_a_pickle_only_says_how_to_convert_it() {
+    let model = copy();
+    let weights = model.path().join(WEIGHTS);
+    fs::rename(&weights, weights.with_extension("bin")).expect("it was there");
+    let error = assert_refused(
+        model.path().to_owned(),
+        &[
+            "unet/diffusion_pytorch_model.bin",
+            "pickle",
+            "tools/convert.py",
+        ],
+    );
+    assert!(matches!(*error, LoadError::Pickle { .. }));
+}
+
+#[test]
+fn an_index_that_leaves_its_folder_is_refused() {
+    let model = copy();
+    fs::remove_file(model.path().join(WEIGHTS)).expect("it was there");
+    let index = r#"{"weight_map": {"conv_in.weight": "../../secret.safetensors"}}"#;
+    let name = format!("{WEIGHTS}.index.json");
+    fs::write(model.path().join(name), index).expect("a file");
+    let error = assert_refused(model.path().to_owned(), &["../../secret.safetensors"]);
+    assert!(matches!(*error, LoadError::UnsafeName { .. }));
+}
+
+#[test]
+fn a_shard_that_lacks_what_its_index_promises_is_refused() {
+    let model = copy();
+    let weights = model.path().join(WEIGHTS);
+    fs::rename(&weights, weights.with_file_name("one.safetensors")).expect("it was there");
+    let index =
+        r#"{"weight_map": {"conv_in.weight": "one.safetensors", "nothing": "one.safetensors"}}"#;
+    let name = format!("{WEIGHTS}.index.json");
+    fs::write(model.path().join(name), index).expect("a file");
+    assert_refused(model.path().to_owned(), &["`nothing`", "one.safetensors"]);
+}
+
+#[test]
+fn a_number_format_that_the_cpu_does_not_multiply_is_refused() {
+    let source = ModelSource::from(fixture()).dtype(DType::BF16);
+    let error = assert_refused(source, &["BF16"]);
+    assert!(matches!(*error, LoadError::UnsupportedRunDtype { .. }));
+}
+
+/// A hub's cache: links to files that are named after what is in them.
+#[cfg(unix)]
+#[test]
+fn a_folder_of_links_is_followed() {
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let blobs = cache.path().join("blobs");
+    let snapshot = cache.path().join("snapshots/0123abc");
+    fs::create_dir_all(&blobs).expect("a folder");
+    let names = [
+        "model_index.json",
+        "unet/config.json",
+        "scheduler/scheduler_config.json",
+        WEIGHTS,
+    ];
+    for (number, name) in names.into_iter().enumerate() {
+        let blob = blobs.join(format!("{number:064x}"));
+        fs::copy(fixture().join(name), &blob).expect("a copy");
+        let link = snapshot.join(name);
+        fs::create_dir_all(link.parent().expect("a folder")).expect("a folder");
+        std::os::unix::fs::symlink(&blob, link).expect("a link");
+    }
+    let mut app = app();
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(snapshot);
+    run_until(&mut app, "the model", |world| {
+        let manager = world.resource::<ModelManager<DdpmPipeline>>();
+        manager.current_state.is_loaded()
+    });
 }

@@ -48,14 +48,18 @@ fn app(budget: u64) -> App {
     app
 }
 
-fn run(app: &mut App, batch: u32, class: Option<u32>) -> Result<DdpmOutput, InferError> {
-    let request = DdpmRequest {
+/// Four steps, so that samplers that remember have something to.
+fn request(batch: u32, class: Option<u32>) -> DdpmRequest {
+    DdpmRequest {
         batch,
         class,
-        steps: 2,
+        steps: 4,
         ..default()
-    };
-    let job = Infer::<DdpmPipeline>::new(request).previews_every(1);
+    }
+}
+
+fn run(app: &mut App, request: &DdpmRequest) -> Result<DdpmOutput, InferError> {
+    let job = Infer::<DdpmPipeline>::new(request.clone()).previews_every(1);
     app.world_mut().spawn(job);
     run_until(app, "the job", |world| {
         world.resource::<Ended>().0.is_some()
@@ -67,8 +71,8 @@ fn run(app: &mut App, batch: u32, class: Option<u32>) -> Result<DdpmOutput, Infe
         .expect("it has ended")
 }
 
-/// Returns what a job of this batch claims: the refusal says it.
-fn claimed(source: &ModelSource, batch: u32, class: Option<u32>) -> u64 {
+/// Returns what a job claims: the refusal says it.
+fn claimed(source: &ModelSource, request: &DdpmRequest) -> u64 {
     let mut app = app(1 << 40);
     app.world_mut()
         .resource_mut::<ModelManager<DdpmPipeline>>()
@@ -78,14 +82,15 @@ fn claimed(source: &ModelSource, batch: u32, class: Option<u32>) -> u64 {
     app.world_mut()
         .resource_mut::<ResourceManager>()
         .set_budget(DeviceChoice::Cpu, weights);
-    match run(&mut app, batch, class) {
+    match run(&mut app, request) {
         Err(InferError::OverBudget { needed, .. }) => needed,
         other => panic!("there is no room for a job: {other:?}"),
     }
 }
 
-fn assert_enough(source: &ModelSource, batch: u32, class: Option<u32>) {
-    let needed = claimed(source, batch, class);
+#[track_caller]
+fn assert_enough(source: &ModelSource, request: &DdpmRequest) {
+    let needed = claimed(source, request);
     // Twice, so that what candle's threads keep for ever is there.
     let mut used = [0, 0].map(|_: u64| {
         let mut app = app(1 << 40);
@@ -99,11 +104,11 @@ fn assert_enough(source: &ModelSource, batch: u32, class: Option<u32>) {
         app.world_mut()
             .resource_mut::<ResourceManager>()
             .set_budget(DeviceChoice::Cpu, weights + needed);
-        run(&mut app, batch, class).expect("exactly enough");
+        run(&mut app, request).expect("exactly enough");
         let used = (peak() - before) as u64;
         assert!(
             used <= weights + needed,
-            "batch {batch}: {used} bytes, {weights} for weights and {needed} claimed"
+            "{source:?}, {request:?}: {used} bytes, {weights} for weights and {needed} claimed"
         );
         used - weights
     });
@@ -111,7 +116,7 @@ fn assert_enough(source: &ModelSource, batch: u32, class: Option<u32>) {
     let most = (used[1] as f64 * (1.0 + SLACK)) as u64 + FIXED;
     assert!(
         needed <= most,
-        "batch {batch}: {needed} bytes claimed for {}",
+        "{source:?}, {request:?}: {needed} bytes claimed for {}",
         used[1]
     );
 }
@@ -126,10 +131,25 @@ fn a_diffusion_job_claims_what_it_uses() {
     };
     let sprites = ModelSource::from("models/sprites");
     for batch in [1, 3, 16] {
-        assert_enough(&folder("rgb"), batch, None);
-        assert_enough(&folder("grey"), batch, Some(2));
-        assert_enough(&sprites, batch, Some(1));
+        assert_enough(&folder("rgb"), &request(batch, None));
+        assert_enough(&folder("grey"), &request(batch, Some(2)));
+        assert_enough(&sprites, &request(batch, Some(1)));
     }
-    assert_enough(&sprites.clone().dtype(DType::F64), 4, Some(1));
-    assert_enough(&sprites.dtype(DType::F16), 4, Some(1));
+    for name in ["cifar", "celebahq", "resnet", "ncsnpp", "learned"] {
+        assert_enough(&folder(name), &request(4, None));
+    }
+    assert_enough(&folder("rgba").variant("fp16"), &request(4, None));
+    assert_enough(&folder("timestep"), &request(4, Some(5)));
+    let guidance = Some(Guidance {
+        scale: 2.0,
+        null_class: 0,
+    });
+    let guided = DdpmRequest {
+        guidance,
+        sampler: Some(Sampler::DpmSolverPlusPlus),
+        ..request(4, Some(1))
+    };
+    assert_enough(&sprites, &guided);
+    assert_enough(&sprites.clone().dtype(DType::F64), &request(4, Some(1)));
+    assert_enough(&sprites.dtype(DType::F16), &request(4, Some(1)));
 }

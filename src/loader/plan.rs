@@ -8,13 +8,16 @@ use std::{
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 
-use super::safetensors::{read_header, readable};
+use super::{
+    safetensors::{read_header, readable},
+    shards::{Shards, Weights, find_weights},
+};
 use crate::{LoadError, ModelFiles};
 
 /// What [`Pipeline::plan`](crate::Pipeline::plan) returns: the configuration, and which weights to read.
 ///
 /// 1. [`Plan::new`] takes the configuration.
-/// 2. [`weights`](Self::weights) adds the tensors of a safetensors file, from its header.
+/// 2. [`weights`](Self::weights) adds the tensors of a safetensors file, or of its shards, from their headers.
 /// 3. [`check`](Self::check) runs the code that builds the modules over the headers alone: what is
 ///    missing or has another shape is an error here, before memory is claimed, and what no module asks
 ///    for is not read.
@@ -90,16 +93,49 @@ impl<C> Plan<C> {
         &self.config
     }
 
-    /// Adds all tensors of a safetensors file. Reads its header only.
+    /// Adds all tensors of a safetensors file, or of the files that `{file}.index.json` names. Reads headers only.
     ///
     /// # Errors
     /// [`LoadError::CutShort`] and [`LoadError::Header`] for a broken file,
-    /// [`LoadError::UnsupportedDtype`] for formats that candle cannot compute with, and what `files`
-    /// itself says.
-    pub fn weights(mut self, files: &dyn ModelFiles, file: &str) -> Result<Self, LoadError> {
+    /// [`LoadError::UnsupportedDtype`] for formats that candle cannot compute with,
+    /// [`LoadError::Json`] and [`LoadError::UnsafeName`] for a broken index, [`LoadError::Pickle`] where there is
+    /// only a file that `torch.save` wrote, and what `files` itself says.
+    pub fn weights(self, files: &dyn ModelFiles, file: &str) -> Result<Self, LoadError> {
+        match find_weights(files, file)? {
+            Weights::Whole => self.add_file(files, file, |_| true),
+            Weights::Shards(shards) => self.add_shards(files, &shards),
+        }
+    }
+
+    /// Of each shard what the index says is there, and all of that.
+    fn add_shards(mut self, files: &dyn ModelFiles, shards: &Shards) -> Result<Self, LoadError> {
+        for file in shards.files() {
+            let is_there = |tensor: &str| shards.file_of.get(tensor).is_some_and(|of| of == file);
+            self = self.add_file(files, file, is_there)?;
+        }
+        match shards
+            .file_of
+            .iter()
+            .find(|(tensor, _)| !self.tensors.contains_key(tensor.as_str()))
+        {
+            Some((tensor, file)) => Err(LoadError::MissingTensor {
+                tensor: tensor.clone(),
+                files: file.clone(),
+            }),
+            None => Ok(self),
+        }
+    }
+
+    fn add_file(
+        mut self,
+        files: &dyn ModelFiles,
+        file: &str,
+        wants: impl Fn(&str) -> bool,
+    ) -> Result<Self, LoadError> {
         let header = read_header(files, file)?;
         let file: Arc<str> = file.into();
-        for (name, info) in header.tensors.tensors() {
+        let tensors = header.tensors.tensors();
+        for (name, info) in tensors.iter().filter(|(name, _)| wants(name)) {
             let stored = readable(info.dtype).ok_or_else(|| LoadError::UnsupportedDtype {
                 tensor: name.clone(),
                 found: format!("{:?}", info.dtype),

@@ -1,28 +1,36 @@
 //! [`DdpmPipeline`]: unconditional and class-conditional diffusion models, as diffusers saves them.
 //!
 //! Loads the folder that diffusers' `DDPMPipeline.save_pretrained` writes: `model_index.json`,
-//! `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` and
-//! `scheduler/scheduler_config.json`. Every option that is not implemented is an error that names the
-//! key and its value.
+//! `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` (whole, in shards, or a variant) and
+//! `scheduler/scheduler_config.json`; or the same without folders. Every option that is not implemented is an error
+//! that names the key and its value.
 //!
 //! ```
 //! use bevy::prelude::*;
 //! use bevy_candle::prelude::*;
 //!
 //! fn use_another_sampler(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
-//!     sprites.settings_mut().sampler = Sampler::Ddpm; // from the next job on, without a reload
+//!     sprites.settings_mut().sampler = Sampler::Euler; // from the next job on, without a reload
+//! }
+//!
+//! fn vary(sprite: &Image, mut commands: Commands) -> Result<(), InferError> {
+//!     let image = Some(StartImage::new(sprite, 0.6)?);
+//!     commands.spawn(Infer::<DdpmPipeline>::new(DdpmRequest { image, class: Some(3), ..default() }));
+//!     Ok(())
 //! }
 //! # bevy::ecs::system::assert_is_system(use_another_sampler);
 //! ```
 
 use bevy::math::UVec2;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use futures_lite::future::block_on;
 
 use crate::{InferError, LoadError, LoadSteps, ModelFiles, Pipeline, Plan, Steps};
 
 mod config;
+mod job;
+mod layout;
 mod noise;
 mod options;
 mod output;
@@ -30,17 +38,21 @@ mod request;
 mod sampler;
 mod unet;
 
-pub use config::{DdpmConfig, UNetConfig};
+pub use config::DdpmConfig;
+use job::Job;
+use layout::Layout;
 use noise::Noise;
 pub use output::DdpmOutput;
-pub use request::{DdpmRequest, DdpmSettings};
+pub use request::{DdpmRequest, DdpmSettings, Guidance, StartImage};
 use sampler::Denoiser;
 pub use sampler::{
-    BetaSchedule, PredictionType, Sampler, SchedulerConfig, TimestepSpacing, VarianceType,
+    BetaSchedule, Clipping, FinalSigma, PredictionType, Sampler, SchedulerConfig, SigmaSpacing,
+    SolverType, TimestepSpacing, VarianceType,
+};
+pub use unet::{
+    ActivationFunction, BlockType, ClassEmbedding, Resampling, TimeEmbedding, UNetConfig,
 };
 use unet::{Machine, UNet, working_memory};
-
-const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// A diffusion model that turns noise into pictures, step by step (Ho et al. 2020,
 /// <https://arxiv.org/abs/2006.11239>).
@@ -58,8 +70,9 @@ impl Pipeline for DdpmPipeline {
     type Output = DdpmOutput;
 
     fn plan(files: &dyn ModelFiles) -> Result<Plan<DdpmConfig>, LoadError> {
-        Plan::new(DdpmConfig::read(files)?)
-            .weights(files, UNET)?
+        let layout = Layout::of(files)?;
+        Plan::new(DdpmConfig::read(files, &layout)?)
+            .weights(files, layout.weights)?
             .check(|config, vb| block_on(UNet::new(&config.unet, vb, &LoadSteps::default())))
     }
 
@@ -69,6 +82,7 @@ impl Pipeline for DdpmPipeline {
         load: &LoadSteps,
     ) -> Result<Self, LoadError> {
         let device = weights.device().clone();
+        check_dtype(weights.dtype(), &device)?;
         let unet = UNet::new(&config.unet, weights, load).await?;
         Ok(Self {
             config,
@@ -82,34 +96,13 @@ impl Pipeline for DdpmPipeline {
         request: DdpmRequest,
         steps: Steps<Self>,
     ) -> Result<DdpmOutput, InferError> {
-        let unet = &self.config.unet;
-        request.check(unet)?;
-        let shape = [
-            request.batch as usize,
-            unet.in_channels,
-            unet.sample_size.1,
-            unet.sample_size.0,
-        ];
-        let mut noise = Noise::new(request.seed, shape);
-        let mut samples = request.start_noise(&mut noise);
-        let mut denoiser = self.denoiser(&request, steps.settings())?;
-        let classes = request.class_tensor(&self.device)?;
-        let of = denoiser.timesteps().len() as u32;
-        for step in 0..denoiser.timesteps().len() {
-            let output = self.predict(
-                &samples,
-                shape,
-                denoiser.timesteps()[step],
-                classes.as_ref(),
-            )?;
-            denoiser.step(step, &mut samples, &output, || noise.draw());
-            steps
-                .next(step as u32 + 1, of, || {
-                    DdpmOutput::new(shape, samples.clone())
-                })
-                .await;
+        let mut job = Job::new(self, &request, steps.settings())?;
+        for step in 0..job.steps() {
+            job.step(step)?;
+            let (step, of) = (step as u32 + 1, job.steps() as u32);
+            steps.next(step, of, || job.show()).await;
         }
-        Ok(DdpmOutput::new(shape, samples))
+        Ok(job.finish())
     }
 
     /// What the network needs at its peak, and the samples. Of a request that is refused anyway: nothing.
@@ -121,7 +114,10 @@ impl Pipeline for DdpmPipeline {
             threads: rayon::current_num_threads(),
             unfolds: !self.device.is_cpu(),
         };
-        working_memory(&self.config.unet, request.batch, self.unet.dtype(), machine)
+        // With and without the class, in one call.
+        let calls = if request.guidance.is_some() { 2 } else { 1 };
+        let batch = request.batch.saturating_mul(calls);
+        working_memory(&self.config.unet, batch, self.unet.dtype(), machine)
     }
 
     fn sample_size(&self) -> Option<UVec2> {
@@ -130,37 +126,10 @@ impl Pipeline for DdpmPipeline {
     }
 }
 
-impl DdpmPipeline {
-    fn denoiser(
-        &self,
-        request: &DdpmRequest,
-        settings: &DdpmSettings,
-    ) -> Result<Denoiser, InferError> {
-        let mut scheduler = self.config.scheduler.clone();
-        if let Some(spacing) = settings.timestep_spacing {
-            scheduler.timestep_spacing = spacing;
-        }
-        Denoiser::new(
-            &scheduler,
-            request.sampler.unwrap_or(settings.sampler),
-            request.steps,
-        )
+/// candle 0.11 multiplies no matrices of BF16 on the CPU.
+fn check_dtype(dtype: DType, device: &Device) -> Result<(), LoadError> {
+    if dtype == DType::BF16 && device.is_cpu() {
+        return Err(LoadError::UnsupportedRunDtype { dtype });
     }
-
-    /// Calls the network once: what the model sees in the noisy samples, `(batch, channels, height,
-    /// width)` in one run of numbers, at one of the training's time steps.
-    fn predict(
-        &self,
-        samples: &[f32],
-        shape: [usize; 4],
-        timestep: usize,
-        classes: Option<&Tensor>,
-    ) -> Result<Vec<f32>, InferError> {
-        let input = Tensor::from_slice(samples, shape.as_slice(), &self.device)?;
-        let output = self.unet.forward(&input, timestep as f64, classes)?;
-        Ok(output
-            .to_dtype(candle_core::DType::F32)?
-            .flatten_all()?
-            .to_vec1()?)
-    }
+    Ok(())
 }

@@ -97,7 +97,7 @@ impl ModelFiles for FolderFiles {
 }
 
 /// A name from an index or a game's code as a relative path, or why it is none.
-fn checked(name: &str) -> Result<&Path, LoadError> {
+pub(crate) fn checked(name: &str) -> Result<&Path, LoadError> {
     let path = Path::new(name);
     let inside = path
         .components()

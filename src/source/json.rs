@@ -22,6 +22,12 @@ const MAX_JSON: u64 = 4 << 20;
 /// # Errors
 /// [`LoadError::Json`] with line and column, and what `files` itself says.
 pub fn read_json<T: DeserializeOwned>(files: &dyn ModelFiles, file: &str) -> Result<T, LoadError> {
+    let bytes = read_small(files, file)?;
+    serde_json::from_slice(&bytes).map_err(|error| LoadError::json(file, error))
+}
+
+/// Reads a whole file, unless it is too long for a configuration.
+pub(crate) fn read_small(files: &dyn ModelFiles, file: &str) -> Result<Vec<u8>, LoadError> {
     let length = files.len(file)?;
     if length > MAX_JSON {
         return Err(LoadError::json(
@@ -31,5 +37,5 @@ pub fn read_json<T: DeserializeOwned>(files: &dyn ModelFiles, file: &str) -> Res
     }
     let mut bytes = vec![0; length as usize];
     files.read_at(file, 0, &mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(|error| LoadError::json(file, error))
+    Ok(bytes)
 }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{LoadError, ModelFiles, read_json};
+use crate::{LoadError, ModelFiles, source::read_small};
 
 /// The keys of a diffusers configuration that were not looked at yet.
 pub(super) struct Options {
@@ -13,9 +13,11 @@ pub(super) struct Options {
 
 impl Options {
     pub(super) fn read(files: &dyn ModelFiles, file: &str) -> Result<Self, LoadError> {
+        let text = quote_python_numbers(&read_small(files, file)?);
+        let values = serde_json::from_slice(&text).map_err(|error| LoadError::json(file, error))?;
         Ok(Self {
             file: file.into(),
-            values: read_json(files, file)?,
+            values,
         })
     }
 
@@ -41,14 +43,14 @@ impl Options {
         serde_json::from_value(value.clone()).map_err(|_| self.unsupported(key, &value, expected))
     }
 
-    /// Takes a key that may only have one value.
+    /// Takes a key that may only have one value, or none.
     pub(super) fn only<T>(&mut self, key: &str, supported: T) -> Result<(), LoadError>
     where
         T: Into<Value>,
     {
         let supported = supported.into();
-        let value = self.values.remove(key).unwrap_or_else(|| supported.clone());
-        if value == supported {
+        let value = self.values.remove(key).unwrap_or(Value::Null);
+        if value == supported || value.is_null() {
             Ok(())
         } else {
             Err(self.unsupported(key, &value, format!("only {supported} is implemented")))
@@ -85,6 +87,32 @@ impl Options {
     }
 }
 
+/// Python writes three numbers that JSON does not have. `-Infinity` stands for "no limit", which is null here; the
+/// others become texts, so that their keys are refused by name.
+fn quote_python_numbers(text: &[u8]) -> Vec<u8> {
+    const WORDS: [(&[u8], &[u8]); 3] = [
+        (b"-Infinity", b"null"),
+        (b"Infinity", b"\"Infinity\""),
+        (b"NaN", b"\"NaN\""),
+    ];
+    let mut quoted = Vec::with_capacity(text.len());
+    let (mut at, mut in_text) = (0, false);
+    while at < text.len() {
+        let rest = &text[at..];
+        let word = WORDS.iter().find(|(word, _)| rest.starts_with(word));
+        if let (false, Some((word, instead))) = (in_text, word) {
+            quoted.extend_from_slice(instead);
+            at += word.len();
+            continue;
+        }
+        let length = if in_text && rest[0] == b'\\' { 2 } else { 1 };
+        in_text ^= rest[0] == b'"';
+        quoted.extend_from_slice(&rest[..length.min(rest.len())]);
+        at += length;
+    }
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,9 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_json_does_not_have_are_null_or_refused_by_name() {
+        let mut options =
+            options(r#"{"a": -Infinity, "b": NaN, "c": "-Infinity \" NaN", "d": Infinity}"#);
+        assert_eq!(options.take("a", Some(1.0)).expect("null"), None);
+        let text: String = options.take("c", String::new()).expect("a text");
+        assert_eq!(text, "-Infinity \" NaN");
+        for key in ["b", "d"] {
+            assert!(options.take(key, 1.0).is_err(), "{key}");
+        }
+    }
+
+    #[test]
     fn a_single_value_is_accepted_and_others_are_named() {
         assert!(options(r#"{"a": "conv"}"#).only("a", "conv").is_ok());
         assert!(options("{}").only("a", "conv").is_ok());
+        assert!(options(r#"{"a": null}"#).only("a", "conv").is_ok());
         assert!(options(r#"{"a": "resnet"}"#).only("a", "conv").is_err());
     }
 }

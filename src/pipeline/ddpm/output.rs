@@ -73,7 +73,7 @@ impl DdpmOutput {
 
 /// -1 to 1 as 0 to 255, as diffusers does it.
 fn byte(value: f32) -> u8 {
-    ((value.clamp(-1.0, 1.0) + 1.0) * 127.5).round_ties_even() as u8
+    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
 
 #[cfg(test)]

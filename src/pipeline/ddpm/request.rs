@@ -5,8 +5,12 @@ use std::sync::Arc;
 use bevy::prelude::*;
 use candle_core::{Device, Tensor};
 
-use super::{Sampler, TimestepSpacing, UNetConfig, noise::Noise};
+use super::{ClassEmbedding, Sampler, TimestepSpacing, UNetConfig, noise::Noise, unet::Classes};
 use crate::InferError;
+
+mod start_image;
+
+pub use start_image::StartImage;
 
 /// The most numbers in the samples of one request: a gibibyte.
 const MAX_NUMBERS: usize = 1 << 28;
@@ -17,6 +21,11 @@ const MAX_NUMBERS: usize = 1 << 28;
 pub struct DdpmRequest {
     /// The class, from 0; needed by class-conditional models, and by no others.
     pub class: Option<u32>,
+    /// The class as a vector of `time_embedding_dim` numbers, for models whose classes are vectors
+    /// ([`ClassEmbedding::Identity`]).
+    pub class_embedding: Option<Arc<[f32]>>,
+    /// Follows the class more closely than the model does by itself.
+    pub guidance: Option<Guidance>,
     /// Where the noise starts: one seed gives one picture.
     pub seed: u64,
     /// Steps from noise to picture.
@@ -27,19 +36,35 @@ pub struct DdpmRequest {
     pub batch: u32,
     /// The noise to start from instead of the seed's, `(batch, channels, height, width)` in one run.
     pub noise: Option<Arc<[f32]>>,
+    /// The picture to start from instead of mere noise.
+    pub image: Option<StartImage>,
 }
 
 impl Default for DdpmRequest {
     fn default() -> Self {
         Self {
             class: None,
+            class_embedding: None,
+            guidance: None,
             seed: 0,
             steps: 30,
             sampler: None,
             batch: 1,
             noise: None,
+            image: None,
         }
     }
+}
+
+/// Classifier-free guidance (Ho and Salimans 2022, <https://arxiv.org/abs/2207.12598>), for models that were trained
+/// with a class that stands for none. A step takes twice as long.
+#[derive(Clone, Copy, PartialEq, Debug, Reflect)]
+#[reflect(Clone, PartialEq, Debug)]
+pub struct Guidance {
+    /// How closely the class is followed: 1 is as without guidance, 3 to 8 are usual.
+    pub scale: f32,
+    /// The class that stands for none, often the last.
+    pub null_class: u32,
 }
 
 /// What holds for every request that does not say otherwise.
@@ -57,46 +82,84 @@ pub struct DdpmSettings {
 impl DdpmRequest {
     /// Refuses what the model cannot serve.
     pub(super) fn check(&self, unet: &UNetConfig) -> Result<(), InferError> {
-        self.check_class(unet.num_class_embeds)?;
-        let (width, height) = unet.sample_size;
-        let numbers = (self.batch as usize).checked_mul(unet.in_channels * height * width);
+        self.check_class(unet)?;
+        self.check_guidance(unet)?;
+        let numbers = (self.batch as usize).checked_mul(unet.sample_len());
         let Some(numbers) = numbers.filter(|numbers| (1..=MAX_NUMBERS).contains(numbers)) else {
             let expected = format!("1 picture or more, and at most {MAX_NUMBERS} numbers in all");
             return Err(InferError::invalid_request("batch", self.batch, expected));
         };
+        if let Some(image) = &self.image {
+            image.check(unet)?;
+        }
         match &self.noise {
             Some(noise) if noise.len() != numbers => {
-                let value = format!("{} numbers", noise.len());
-                Err(InferError::invalid_request(
-                    "noise",
-                    value,
+                let (value, expected) = (
+                    format!("{} numbers", noise.len()),
                     format!("{numbers} numbers"),
-                ))
+                );
+                Err(InferError::invalid_request("noise", value, expected))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_class(&self, classes: Option<usize>) -> Result<(), InferError> {
+    fn check_class(&self, unet: &UNetConfig) -> Result<(), InferError> {
+        let length = self.class_embedding.as_ref().map(|vector| vector.len());
         let value = self
             .class
-            .map_or_else(|| "None".to_owned(), |class| class.to_string());
-        match (self.class, classes) {
-            (Some(class), Some(count)) if (class as usize) < count => Ok(()),
-            (None, None) => Ok(()),
-            (Some(_), None) => Err(InferError::invalid_request(
-                "class",
+            .map_or_else(|| "None".into(), |class| class.to_string());
+        let refuse = |expected: &str| Err(InferError::invalid_request("class", value, expected));
+        let expected_length = (unet.class_embedding == Some(ClassEmbedding::Identity))
+            .then_some(unet.time_embedding_dim);
+        if length != expected_length {
+            let value = length.map_or_else(|| "None".into(), |length| format!("{length} numbers"));
+            let expected =
+                expected_length.map_or_else(|| "None".into(), |length| format!("{length} numbers"));
+            return Err(InferError::invalid_request(
+                "class_embedding",
                 value,
-                "None, since it has no classes",
-            )),
-            (_, Some(count)) => {
-                let expected = format!("a class from 0 to {}", count - 1);
-                Err(InferError::invalid_request("class", value, expected))
+                expected,
+            ));
+        }
+        match (self.class, unet.class_embedding) {
+            (Some(class), Some(ClassEmbedding::Learned(count))) if (class as usize) < count => {
+                Ok(())
+            }
+            (Some(_), Some(ClassEmbedding::Timestep)) => Ok(()),
+            (None, None | Some(ClassEmbedding::Identity)) => Ok(()),
+            (Some(_), None) => refuse("None, since it has no classes"),
+            (Some(_), Some(ClassEmbedding::Identity)) => {
+                refuse("None, since its classes are vectors")
+            }
+            (None, Some(ClassEmbedding::Timestep)) => refuse("a class"),
+            (_, Some(ClassEmbedding::Learned(count))) => {
+                refuse(&format!("a class from 0 to {}", count - 1))
             }
         }
     }
 
-    /// The samples to start from: what was given, or the seed's.
+    fn check_guidance(&self, unet: &UNetConfig) -> Result<(), InferError> {
+        let Some(Guidance { scale, null_class }) = self.guidance else {
+            return Ok(());
+        };
+        let refuse = |value: String, expected: &str| {
+            Err(InferError::invalid_request("guidance", value, expected))
+        };
+        if !scale.is_finite() {
+            return refuse(scale.to_string(), "a finite scale");
+        }
+        match unet.class_embedding {
+            Some(ClassEmbedding::Learned(count)) if null_class as usize >= count => {
+                let expected = format!("a null class from 0 to {}", count - 1);
+                refuse(null_class.to_string(), &expected)
+            }
+            Some(ClassEmbedding::Learned(_) | ClassEmbedding::Timestep) => Ok(()),
+            _ => refuse(scale.to_string(), "None, since its classes are not numbers"),
+        }
+    }
+
+    /// The noise to start from: what was given, or the seed's.
     pub(super) fn start_noise(&self, noise: &mut Noise) -> Vec<f32> {
         self.noise
             .as_ref()
@@ -104,15 +167,15 @@ impl DdpmRequest {
     }
 
     /// The class of each sample of the batch.
-    pub(super) fn class_tensor(&self, device: &Device) -> candle_core::Result<Option<Tensor>> {
-        self.class
-            .map(|class| {
-                Tensor::from_vec(
-                    vec![class; self.batch as usize],
-                    self.batch as usize,
-                    device,
-                )
-            })
-            .transpose()
+    pub(super) fn classes(&self, device: &Device) -> candle_core::Result<Classes> {
+        let batch = self.batch as usize;
+        Ok(match (self.class, &self.class_embedding) {
+            (Some(class), _) => Classes::Numbers(vec![class; batch]),
+            (None, Some(vector)) => {
+                let row = Tensor::from_slice(vector, (1, vector.len()), device)?;
+                Classes::Vectors(row.repeat((batch, 1))?)
+            }
+            (None, None) => Classes::None,
+        })
     }
 }

@@ -3,17 +3,31 @@
 //! They compute on plain numbers, without candle, in the order and the precision of diffusers'
 //! schedulers: near the end of a schedule, where little noise is left, f32 and f64 differ visibly.
 
+use std::borrow::Cow;
+
 use bevy::prelude::*;
 
 use crate::InferError;
 
+mod clip;
 mod config;
 mod ddim;
 mod ddpm;
+mod dpm_solver;
+mod euler;
+#[cfg(test)]
+mod parity;
 mod schedule;
+mod sigmas;
 
-pub use config::{BetaSchedule, PredictionType, SchedulerConfig, TimestepSpacing, VarianceType};
-use schedule::{alphas_cumprod, timesteps};
+pub use config::{
+    BetaSchedule, Clipping, FinalSigma, PredictionType, SchedulerConfig, SigmaSpacing, SolverType,
+    TimestepSpacing, VarianceType,
+};
+use ddim::Ddim;
+use ddpm::Ddpm;
+use dpm_solver::DpmSolver;
+use euler::Euler;
 
 /// How noise becomes a picture.
 #[derive(Clone, Copy, PartialEq, Debug, Reflect)]
@@ -28,11 +42,10 @@ pub enum Sampler {
         /// How much new noise, 0 to 1.
         eta: f64,
     },
-    /// Euler's method. Not implemented yet: a job that asks for it ends with
-    /// [`InferError::InvalidRequest`].
+    /// Euler's method along the noise levels of Karras et al. (2022, <https://arxiv.org/abs/2206.00364>).
     Euler,
-    /// DPM-Solver++ of second order. Not implemented yet: a job that asks for it ends with
-    /// [`InferError::InvalidRequest`].
+    /// DPM-Solver++ with several steps' predictions, two where the model does not say (Lu et al. 2022,
+    /// <https://arxiv.org/abs/2211.01095>): good for few steps.
     DpmSolverPlusPlus,
 }
 
@@ -44,189 +57,244 @@ impl Default for Sampler {
 
 impl Sampler {
     fn check(self) -> Result<(), InferError> {
-        let expected = match self {
-            Self::Ddpm => return Ok(()),
-            Self::Ddim { eta } if (0.0..=1.0).contains(&eta) => return Ok(()),
-            Self::Ddim { .. } => "an eta from 0 to 1",
-            Self::Euler | Self::DpmSolverPlusPlus => "`Ddpm` or `Ddim`: others are not implemented",
-        };
-        Err(InferError::invalid_request(
-            "sampler",
-            format!("{self:?}"),
-            expected,
-        ))
+        match self {
+            Self::Ddim { eta } if !(0.0..=1.0).contains(&eta) => {
+                let value = format!("{self:?}");
+                Err(InferError::invalid_request(
+                    "sampler",
+                    value,
+                    "an eta from 0 to 1",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the network predicted at a step, `(batch, channels, height, width)` in one run.
+pub(super) struct Prediction {
+    pub(super) output: Vec<f32>,
+    /// The variance, where the network predicts it, too.
+    pub(super) variance: Option<Vec<f32>>,
+}
+
+/// How much of the picture and how much noise is in the samples at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    signal: f32,
+    noise: f32,
+}
+
+impl Level {
+    /// Where so much of the picture's variance is left.
+    fn of_alpha(alpha: f32) -> Self {
+        Self {
+            signal: alpha.sqrt(),
+            noise: (1.0 - alpha).sqrt(),
+        }
+    }
+
+    /// Where noise is so many times as strong as the picture.
+    fn of_sigma(sigma: f32) -> Self {
+        let signal = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let noise = sigma * signal;
+        Self { signal, noise }
+    }
+
+    /// What the network means: the picture that it sees in one number.
+    fn picture(self, prediction: PredictionType, sample: f32, output: f32) -> f32 {
+        let Self { signal, noise } = self;
+        match prediction {
+            PredictionType::Epsilon => (sample - noise * output) / signal,
+            PredictionType::Sample => output,
+            PredictionType::VPrediction => signal * sample - noise * output,
+        }
+    }
+
+    /// The noise that it sees there.
+    fn noise(self, prediction: PredictionType, sample: f32, output: f32) -> f32 {
+        let Self { signal, noise } = self;
+        match prediction {
+            PredictionType::Epsilon => output,
+            PredictionType::Sample => (sample - signal * output) / noise,
+            PredictionType::VPrediction => signal * output + noise * sample,
+        }
+    }
+}
+
+/// One way to step from noise to a picture.
+trait Method {
+    /// The training's time steps that the network is asked at, in their order.
+    fn timesteps(&self) -> &[f64];
+
+    /// What is in the samples before a step.
+    fn level(&self, step: usize) -> Level;
+
+    /// Takes the samples one step on. `noise` draws new noise, as much as there are samples.
+    fn step(
+        &mut self,
+        step: usize,
+        samples: &mut [f32],
+        prediction: &Prediction,
+        noise: &mut dyn FnMut() -> Vec<f32>,
+    );
+
+    /// How strong the noise is that a job starts from.
+    fn start_scale(&self) -> f32 {
+        1.0
+    }
+
+    /// What samples are multiplied by before a step, so that the network, and a person, can see them.
+    fn view_scale(&self, _step: usize) -> f32 {
+        1.0
     }
 }
 
 /// A sampler at work on one job.
 pub(super) struct Denoiser {
-    config: SchedulerConfig,
-    sampler: Sampler,
-    steps: u32,
-    timesteps: Vec<usize>,
-    alphas: Vec<f32>,
-}
-
-/// What a step leaves of the noise schedule: the signal's part before and after it.
-#[derive(Clone, Copy, Debug)]
-struct Alphas {
-    now: f32,
-    after: f32,
+    method: Box<dyn Method>,
+    /// Steps that are left out at the start, where a job starts from a picture.
+    skipped: usize,
 }
 
 impl Denoiser {
+    /// `row` is how many numbers are in one sample, `strength` how much of the way a picture is taken back to noise,
+    /// 0 to 1.
     pub(super) fn new(
         config: &SchedulerConfig,
         sampler: Sampler,
         steps: u32,
+        row: usize,
+        strength: Option<f32>,
     ) -> Result<Self, InferError> {
         let trained = config.num_train_timesteps;
-        let timesteps = match steps as usize {
-            count if (1..=trained).contains(&count) => timesteps(config, count),
-            _ => {
-                return Err(InferError::invalid_request(
-                    "steps",
-                    steps,
-                    format!("1 to {trained} steps"),
-                ));
-            }
+        let count = steps as usize;
+        if !(1..=trained).contains(&count) {
+            let expected = format!("1 to {trained} steps");
+            return Err(InferError::invalid_request("steps", steps, expected));
+        }
+        sampler.check()?;
+        let method: Box<dyn Method> = match sampler {
+            Sampler::Ddpm => Box::new(Ddpm::new(config, count, row)),
+            Sampler::Ddim { eta } => Box::new(Ddim::new(config, eta, count, row)),
+            Sampler::Euler => Box::new(Euler::new(config, count)),
+            Sampler::DpmSolverPlusPlus => Box::new(DpmSolver::new(config, count, row)?),
         };
-        if timesteps.iter().any(|timestep| *timestep >= trained) {
+        let is_beyond = |timestep: &f64| *timestep >= trained as f64;
+        if method.timesteps().iter().any(is_beyond) {
             let expected =
                 format!("fewer steps: with its `steps_offset` the first is beyond {trained}");
             return Err(InferError::invalid_request("steps", steps, expected));
         }
-        sampler.check()?;
-        let (alphas, config) = (alphas_cumprod(config), config.clone());
-        Ok(Self {
-            timesteps,
-            alphas,
-            config,
-            sampler,
-            steps,
-        })
+        let skipped = match strength {
+            Some(strength) => skipped(method.timesteps().len(), strength)?,
+            None => 0,
+        };
+        Ok(Self { method, skipped })
     }
 
     /// The training's time steps that the network is asked at, in their order.
-    pub(super) fn timesteps(&self) -> &[usize] {
-        &self.timesteps
+    pub(super) fn timesteps(&self) -> &[f64] {
+        &self.method.timesteps()[self.skipped..]
+    }
+
+    /// Makes the samples to start from out of noise, and of pictures where there are some.
+    pub(super) fn start(&self, noise: Vec<f32>, pictures: Option<&[f32]>) -> Vec<f32> {
+        let Some(pictures) = pictures else {
+            let scale = self.method.start_scale();
+            return noise.into_iter().map(|noise| noise * scale).collect();
+        };
+        let level = self.method.level(self.skipped);
+        let mixed = pictures.iter().zip(noise);
+        mixed
+            .map(|(picture, noise)| level.signal * picture + level.noise * noise)
+            .collect()
+    }
+
+    /// The samples before a step, as the network is to see them.
+    pub(super) fn view<'a>(&self, step: usize, samples: &'a [f32]) -> Cow<'a, [f32]> {
+        let scale = self.method.view_scale(self.skipped + step);
+        if scale == 1.0 {
+            Cow::Borrowed(samples)
+        } else {
+            Cow::Owned(samples.iter().map(|sample| sample * scale).collect())
+        }
     }
 
     /// Takes `samples` one step on, with what the network predicted there.
     pub(super) fn step(
         &mut self,
-        index: usize,
+        step: usize,
         samples: &mut [f32],
-        output: &[f32],
-        noise: impl FnOnce() -> Vec<f32>,
+        prediction: &Prediction,
+        mut noise: impl FnMut() -> Vec<f32>,
     ) {
-        match self.sampler {
-            Sampler::Ddim { eta } => {
-                let alphas = self.evenly_after(index);
-                ddim::step(&self.config, alphas, eta, samples, output, noise);
-            }
-            _ => {
-                let (alphas, is_last) = self.next_after(index);
-                ddpm::step(&self.config, alphas, is_last, samples, output, noise);
-            }
-        }
-    }
-
-    /// DDIM looks one even stride further.
-    fn evenly_after(&self, index: usize) -> Alphas {
-        let now = self.timesteps[index];
-        let stride = self.config.num_train_timesteps / self.steps as usize;
-        let last = if self.config.set_alpha_to_one {
-            1.0
-        } else {
-            self.alphas[0]
-        };
-        let after = now
-            .checked_sub(stride)
-            .map_or(last, |after| self.alphas[after]);
-        Alphas {
-            now: self.alphas[now],
-            after,
-        }
-    }
-
-    /// DDPM looks at the time step that comes next. The very last adds no noise.
-    fn next_after(&self, index: usize) -> (Alphas, bool) {
-        let now = self.timesteps[index];
-        let after = self
-            .timesteps
-            .get(index + 1)
-            .map_or(1.0, |after| self.alphas[*after]);
-        (
-            Alphas {
-                now: self.alphas[now],
-                after,
-            },
-            now == 0,
-        )
+        self.method
+            .step(self.skipped + step, samples, prediction, &mut noise);
     }
 }
 
-/// What the network means: the picture and the noise that it sees in one number.
-fn picture_and_noise(
-    prediction: PredictionType,
-    alpha: f32,
-    sample: f32,
-    output: f32,
-) -> (f32, f32) {
-    let (signal, noise) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-    match prediction {
-        PredictionType::Epsilon => ((sample - noise * output) / signal, output),
-        PredictionType::Sample => (output, (sample - signal * output) / noise),
-        PredictionType::VPrediction => (
-            signal * sample - noise * output,
-            signal * output + noise * sample,
-        ),
+/// How many of the steps are left out, as diffusers counts them.
+fn skipped(steps: usize, strength: f32) -> Result<usize, InferError> {
+    let taken = (steps as f64 * f64::from(strength)) as usize;
+    if (0.0..=1.0).contains(&strength) && taken > 0 {
+        return Ok(steps - taken.min(steps));
     }
-}
-
-/// Keeps the predicted picture within the range that pictures have.
-fn clip(config: &SchedulerConfig, picture: f32) -> f32 {
-    let range = config.clip_sample_range as f32;
-    if config.clip_sample {
-        picture.clamp(-range, range)
-    } else {
-        picture
-    }
+    let expected = format!("0 to 1, and at least one of the {steps} steps");
+    Err(InferError::invalid_request("strength", strength, expected))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_that_no_schedule_can_serve_are_refused() {
-        let config = SchedulerConfig::default();
-        for steps in [0, 1001] {
-            assert!(
-                Denoiser::new(&config, Sampler::default(), steps).is_err(),
-                "{steps} steps"
-            );
-        }
-        for sampler in [
-            Sampler::Ddim { eta: 1.5 },
-            Sampler::Ddim { eta: f64::NAN },
-            Sampler::Euler,
-        ] {
-            assert!(Denoiser::new(&config, sampler, 10).is_err(), "{sampler:?}");
+    fn denoiser(
+        sampler: Sampler,
+        steps: u32,
+        strength: Option<f32>,
+    ) -> Result<Denoiser, InferError> {
+        Denoiser::new(&SchedulerConfig::default(), sampler, steps, 2, strength)
+    }
+
+    fn output(output: [f32; 2]) -> Prediction {
+        Prediction {
+            output: output.into(),
+            variance: None,
         }
     }
 
     #[test]
+    fn requests_that_no_schedule_can_serve_are_refused() {
+        for steps in [0, 1001] {
+            assert!(
+                denoiser(Sampler::default(), steps, None).is_err(),
+                "{steps}"
+            );
+        }
+        for eta in [1.5, f64::NAN] {
+            assert!(denoiser(Sampler::Ddim { eta }, 10, None).is_err(), "{eta}");
+        }
+        for strength in [-0.1, 0.0, 0.05, 1.1, f32::NAN] {
+            let refused = denoiser(Sampler::default(), 10, Some(strength));
+            assert!(refused.is_err(), "{strength}");
+        }
+        assert!(
+            denoiser(Sampler::DpmSolverPlusPlus, 1000, None).is_err(),
+            "two steps at one noise level"
+        );
+    }
+
+    #[test]
     fn picture_and_noise_make_the_sample_again() {
-        let alpha: f32 = 0.7;
+        let level = Level::of_alpha(0.7);
         for prediction in [
             PredictionType::Epsilon,
             PredictionType::Sample,
             PredictionType::VPrediction,
         ] {
-            let (picture, noise) = picture_and_noise(prediction, alpha, 0.3, -0.8);
-            let sample = alpha.sqrt() * picture + (1.0 - alpha).sqrt() * noise;
+            let picture = level.picture(prediction, 0.3, -0.8);
+            let noise = level.noise(prediction, 0.3, -0.8);
+            let sample = level.signal * picture + level.noise * noise;
             assert!((sample - 0.3).abs() < 1e-6, "{prediction:?}");
         }
     }
@@ -237,57 +305,36 @@ mod tests {
             prediction_type: PredictionType::Sample,
             ..Default::default()
         };
-        let mut denoiser = Denoiser::new(&config, Sampler::default(), 1).expect("one step");
+        let mut denoiser =
+            Denoiser::new(&config, Sampler::default(), 1, 2, None).expect("one step");
         let mut samples = [0.4, -0.2];
-        denoiser.step(0, &mut samples, &[0.5, 3.0], || unreachable!("no noise"));
+        denoiser.step(0, &mut samples, &output([0.5, 3.0]), || {
+            unreachable!("no noise")
+        });
         assert_eq!(samples, [0.5, 1.0], "clipped to what a picture can be");
     }
 
-    /// Every step of 423 configurations, as diffusers computed them from the same outputs and noise.
     #[test]
-    fn every_step_is_that_of_diffusers() {
-        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-        let cases = std::fs::read(fixtures.join("schedulers.json")).expect("the fixture");
-        let cases: Vec<serde_json::Value> = serde_json::from_slice(&cases).expect("a list");
-        let tensors = candle_core::safetensors::load(
-            fixtures.join("schedulers.safetensors"),
-            &candle_core::Device::Cpu,
-        )
-        .expect("the fixture");
-        let rows = |name: &str| tensors[name].to_vec2::<f32>().expect("rows");
-        let (outputs, noises) = (rows("outputs"), rows("noises"));
-        let expected = tensors["expected"].to_vec3::<f32>().expect("rows of rows");
-        for (case, expected) in cases.iter().zip(&expected) {
-            let name = "scheduler/scheduler_config.json";
-            let files = crate::MemoryFiles::new([(name, case.to_string().into_bytes())]);
-            let config = SchedulerConfig::read(&files).expect("a configuration");
-            let sampler = match case["_class_name"].as_str() {
-                Some("DDPMScheduler") => Sampler::Ddpm,
-                _ => Sampler::Ddim {
-                    eta: case["_eta"].as_f64().expect("a number"),
-                },
-            };
-            let mut denoiser =
-                Denoiser::new(&config, sampler, expected.len() as u32).expect("a job");
-            assert_eq!(
-                serde_json::json!(denoiser.timesteps()),
-                case["_timesteps"],
-                "{case}"
-            );
-            let mut samples = tensors["start"].to_vec1::<f32>().expect("a row");
-            for (step, expected) in expected.iter().enumerate() {
-                denoiser.step(step, &mut samples, &outputs[step], || noises[step].clone());
-                let largest = expected
-                    .iter()
-                    .fold(0_f32, |largest, value| largest.max(value.abs()));
-                for (ours, theirs) in samples.iter().zip(expected) {
-                    assert!(
-                        (ours - theirs).abs() <= 1e-5 * largest,
-                        "step {step} of {case}: {ours} and {theirs}"
-                    );
-                }
-            }
+    fn a_picture_skips_the_first_steps_and_gets_less_noise() {
+        for sampler in [
+            Sampler::Ddpm,
+            Sampler::default(),
+            Sampler::DpmSolverPlusPlus,
+        ] {
+            let whole = denoiser(sampler, 10, Some(1.0)).expect("a job");
+            let part = denoiser(sampler, 10, Some(0.35)).expect("a job");
+            assert_eq!(whole.timesteps().len(), 10);
+            assert_eq!(part.timesteps(), &whole.timesteps()[7..]);
+            let noise = |denoiser: &Denoiser| denoiser.start(vec![1.0], Some(&[0.0]))[0];
+            assert!(noise(&part) < noise(&whole), "{sampler:?}");
         }
-        assert_eq!((cases.len(), expected.len()), (423, 423));
+    }
+
+    #[test]
+    fn what_euler_shows_is_no_brighter_than_others() {
+        let euler = denoiser(Sampler::Euler, 10, None).expect("a job");
+        let start = euler.start(vec![1.0, -1.0], None);
+        assert!(start[0] > 10.0, "its noise is strong");
+        assert!((euler.view(0, &start)[0] - 1.0).abs() < 0.01);
     }
 }

@@ -4,21 +4,25 @@
 //! also sees what its counterpart on the way down had. Every residual block is told the time step.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{
-    Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder, conv2d, group_norm, ops::silu,
-};
+use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder, conv2d, group_norm};
 
-use super::UNetConfig;
 use crate::LoadSteps;
 
+mod activation;
 mod attention;
 mod blocks;
+mod config;
 mod memory;
+mod resample;
 mod resnet;
 mod time;
 
 use blocks::{DownBlock, MidBlock, UpBlock};
+pub use config::{
+    ActivationFunction, BlockType, ClassEmbedding, Resampling, TimeEmbedding, UNetConfig,
+};
 pub(super) use memory::{Machine, working_memory};
+pub(super) use time::Classes;
 use time::Conditioning;
 
 const SAME: Conv2dConfig = Conv2dConfig {
@@ -32,6 +36,8 @@ const SAME: Conv2dConfig = Conv2dConfig {
 /// The network of a [`DdpmPipeline`](super::DdpmPipeline).
 pub(super) struct UNet {
     center_input_sample: bool,
+    /// What it gives is divided by the time step.
+    divides_by_time: bool,
     conditioning: Conditioning,
     conv_in: Conv2d,
     down: Vec<DownBlock>,
@@ -54,32 +60,23 @@ impl UNet {
         let mut down = Vec::new();
         for index in 0..channels.len() {
             load.next().await;
-            down.push(DownBlock::new(
-                config,
-                index,
-                vb.pp("down_blocks").pp(index),
-            )?);
+            let vb = vb.pp("down_blocks").pp(index);
+            down.push(DownBlock::new(config, index, vb)?);
         }
         load.next().await;
-        let mid = config
-            .mid_block
-            .then(|| MidBlock::new(config, vb.pp("mid_block")))
-            .transpose()?;
+        let mid = || MidBlock::new(config, vb.pp("mid_block"));
+        let mid = config.mid_block.then(mid).transpose()?;
         let mut up = Vec::new();
         for index in 0..channels.len() {
             load.next().await;
             up.push(UpBlock::new(config, index, vb.pp("up_blocks").pp(index))?);
         }
-        let norm_out = group_norm(
-            config.norm_num_groups,
-            channels[0],
-            config.norm_eps,
-            vb.pp("conv_norm_out"),
-        )?;
+        let (groups, eps) = (config.norm_num_groups, config.norm_eps);
+        let norm_out = group_norm(groups, channels[0], eps, vb.pp("conv_norm_out"))?;
         let conv_out = conv2d(channels[0], config.out_channels, 3, SAME, vb.pp("conv_out"))?;
-        let center_input_sample = config.center_input_sample;
         Ok(Self {
-            center_input_sample,
+            center_input_sample: config.center_input_sample,
+            divides_by_time: config.time_embedding == TimeEmbedding::Fourier,
             conditioning,
             conv_in,
             down,
@@ -97,12 +94,12 @@ impl UNet {
 
     /// Predicts what the scheduler asked for in training: noise, sample or velocity.
     ///
-    /// `samples` has the shape `(batch, channels, height, width)`, `classes` the shape `(batch,)`.
+    /// `samples` has the shape `(batch, channels, height, width)`.
     pub(super) fn forward(
         &self,
         samples: &Tensor,
         timestep: f64,
-        classes: Option<&Tensor>,
+        classes: &Classes,
     ) -> Result<Tensor> {
         let samples = samples.to_dtype(self.dtype())?;
         let samples = if self.center_input_sample {
@@ -113,62 +110,125 @@ impl UNet {
         let time = self
             .conditioning
             .forward(timestep, samples.dim(0)?, classes)?;
+        let (hidden, picture) = self.through_blocks(samples, &time)?;
+        let output = self
+            .conv_out
+            .forward(&self.norm_out.forward(&hidden)?.silu()?)?;
+        let output = match picture {
+            Some(picture) => (output + picture)?,
+            None => output,
+        };
+        if self.divides_by_time {
+            output / timestep
+        } else {
+            Ok(output)
+        }
+    }
+
+    /// Returns what the last block gives, and the picture that blocks with a skip have painted.
+    fn through_blocks(&self, samples: Tensor, time: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let mut hidden = self.conv_in.forward(&samples)?;
         let mut skips = vec![hidden.clone()];
+        let mut small = samples;
         for block in &self.down {
-            hidden = block.forward(&hidden, &time, &mut skips)?;
+            hidden = block.forward(&hidden, time, &mut skips, &mut small)?;
         }
+        drop(small);
         if let Some(mid) = &self.mid {
-            hidden = mid.forward(&hidden, &time)?;
+            hidden = mid.forward(&hidden, time)?;
         }
+        let mut picture = None;
         for block in &self.up {
-            hidden = block.forward(&hidden, &time, &mut skips)?;
+            hidden = block.forward(&hidden, time, &mut skips, &mut picture)?;
         }
-        self.conv_out
-            .forward(&silu(&self.norm_out.forward(&hidden)?)?)
+        Ok((hidden, picture))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use candle_core::Device;
-    use futures_lite::future::block_on;
 
     use super::*;
-    use crate::{pipeline::ddpm::DdpmConfig, source::FolderFiles};
+    use crate::{
+        ModelFiles, ModelSource, Pipeline, Plan,
+        pipeline::ddpm::{DdpmConfig, DdpmPipeline},
+        source::FolderFiles,
+    };
 
     /// One call of the network differs from diffusers' by at most this part of the largest value.
     const TOLERANCE: f32 = 1e-4;
 
+    /// All networks, with the class that they were asked for.
+    const MODELS: [(&str, Option<u32>); 11] = [
+        ("sprites", Some(7)),
+        ("rgb", None),
+        ("grey", Some(2)),
+        ("cifar", None),
+        ("celebahq", None),
+        ("resnet", None),
+        ("ncsnpp", None),
+        ("rgba", None),
+        ("timestep", Some(5)),
+        ("identity", None),
+        ("learned", None),
+    ];
+
+    fn folder(name: &str) -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        match name {
+            "sprites" => root.join("assets/models/sprites"),
+            _ => root.join("tests/fixtures").join(name),
+        }
+    }
+
+    /// Reads a network as a load does, but at once.
+    fn read(name: &str) -> (DdpmConfig, UNet) {
+        let folder = folder(name);
+        let variant = (name == "rgba").then_some("fp16");
+        let source = variant
+            .into_iter()
+            .fold(ModelSource::from(folder.clone()), ModelSource::variant);
+        let files = source.open(&folder);
+        let plan: Plan<DdpmConfig> = DdpmPipeline::plan(&*files).expect("a plan");
+        let (config, tensors) = plan.into_parts();
+        let mut weights = std::collections::HashMap::new();
+        let names = FolderFiles::new(folder.clone()).names().expect("a folder");
+        for file in names {
+            if file.ends_with(".safetensors") {
+                let tensors = candle_core::safetensors::load(folder.join(file), &Device::Cpu);
+                weights.extend(tensors.expect("weights"));
+            }
+        }
+        assert_eq!(weights.len(), tensors.len(), "{name}: every tensor is used");
+        let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+        let unet =
+            futures_lite::future::block_on(UNet::new(&config.unet, vb, &LoadSteps::default()));
+        (config, unet.expect("a network"))
+    }
+
     #[test]
     fn one_call_gives_what_diffusers_gives() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for (name, folder) in [
-            ("rgb", "tests/fixtures/rgb"),
-            ("grey", "tests/fixtures/grey"),
-            ("sprites", "assets/models/sprites"),
-        ] {
+        for (name, class) in MODELS {
             let recorded = root.join(format!("tests/fixtures/{name}.parity.safetensors"));
             let recorded =
                 candle_core::safetensors::load(recorded, &Device::Cpu).expect("the fixture");
-            let folder = root.join(folder);
-            let config = DdpmConfig::read(&FolderFiles::new(folder.clone()))
-                .expect("a configuration")
-                .unet;
-            let weights = folder.join("unet/diffusion_pytorch_model.safetensors");
-            let weights = candle_core::safetensors::load(weights, &Device::Cpu).expect("weights");
-            let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-            let unet = block_on(UNet::new(&config, vb, &LoadSteps::default())).expect("a network");
-            let classes = config
-                .num_class_embeds
-                .map(|count| vec![count as u32 - 1; 2]);
-            let classes =
-                classes.map(|classes| Tensor::new(classes, &Device::Cpu).expect("classes"));
+            let (config, unet) = read(name);
+            let classes = match (class, recorded.get("class_embedding")) {
+                (Some(class), _) => Classes::Numbers(vec![class; 2]),
+                (None, Some(vector)) => {
+                    let rows = vector.unsqueeze(0).and_then(|row| row.repeat((2, 1)));
+                    Classes::Vectors(rows.expect("rows"))
+                }
+                (None, None) => Classes::None,
+            };
             let ours = unet
-                .forward(&recorded["noise"], 321.0, classes.as_ref())
+                .forward(&recorded["noise"], 321.0, &classes)
                 .expect("a prediction");
+            assert_eq!(ours.dim(1).expect("channels"), config.unet.out_channels);
             let difference = largest(&(ours - &recorded["call"]).expect("the same shape"));
             let bound = TOLERANCE * largest(&recorded["call"]);
             assert!(

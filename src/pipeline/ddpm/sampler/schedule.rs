@@ -59,7 +59,7 @@ fn betas(config: &SchedulerConfig) -> Vec<f32> {
 }
 
 /// torch's: from both ends towards the middle.
-fn linspace(start: f32, end: f32, steps: usize) -> Vec<f32> {
+pub(super) fn linspace(start: f32, end: f32, steps: usize) -> Vec<f32> {
     if steps == 1 {
         return vec![start];
     }
@@ -113,7 +113,7 @@ fn without_signal_at_the_end(cumprod: &[f32]) -> Vec<f32> {
 /// The time steps of a job, from noise to picture.
 pub(super) fn timesteps(config: &SchedulerConfig, steps: usize) -> Vec<usize> {
     let trained = config.num_train_timesteps;
-    match config.timestep_spacing {
+    match config.timestep_spacing.unwrap_or_default() {
         TimestepSpacing::Linspace => {
             let stride = if steps == 1 {
                 0.0
@@ -129,14 +129,18 @@ pub(super) fn timesteps(config: &SchedulerConfig, steps: usize) -> Vec<usize> {
             .rev()
             .map(|step| step * (trained / steps) + config.steps_offset)
             .collect(),
-        TimestepSpacing::Trailing => {
-            let stride = trained as f64 / steps as f64;
-            let count = (trained as f64 / stride).ceil() as usize;
-            let at =
-                |step: usize| (trained as f64 - step as f64 * stride).round_ties_even() as usize;
-            (0..count).map(|step| at(step).saturating_sub(1)).collect()
-        }
+        TimestepSpacing::Trailing => trailing(trained, trained as f64 / steps as f64)
+            .into_iter()
+            .map(|step| step as usize)
+            .collect(),
     }
+}
+
+/// From `last` down in strides, each one less.
+pub(super) fn trailing(last: usize, stride: f64) -> Vec<f64> {
+    let count = (last as f64 / stride).ceil() as usize;
+    let at = |step: usize| (last as f64 - step as f64 * stride).round_ties_even();
+    (0..count).map(|step| (at(step) - 1.0).max(0.0)).collect()
 }
 
 #[cfg(test)]
@@ -146,7 +150,7 @@ mod tests {
     fn spaced(timestep_spacing: TimestepSpacing, steps: usize) -> Vec<usize> {
         timesteps(
             &SchedulerConfig {
-                timestep_spacing,
+                timestep_spacing: Some(timestep_spacing),
                 ..Default::default()
             },
             steps,

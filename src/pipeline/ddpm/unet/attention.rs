@@ -24,16 +24,22 @@ impl Attention {
         scale_factor: f64,
         vb: VarBuilder<'static>,
     ) -> Result<Self> {
-        let project = |name: &str| linear(channels, channels, vb.pp(name));
+        // Checkpoints from before 2023 have other names.
+        let names = if vb.contains_tensor("query.weight") {
+            ["query", "key", "value", "proj_attn"]
+        } else {
+            ["to_q", "to_k", "to_v", "to_out.0"]
+        };
+        let [query, key, value, out] = names.map(|name| linear(channels, channels, vb.pp(name)));
         let norm =
             groups.map(|groups| group_norm(groups, channels, config.norm_eps, vb.pp("group_norm")));
         Ok(Self {
             heads: channels / config.attention_head_dim.unwrap_or(channels),
             norm: norm.transpose()?,
-            query: project("to_q")?,
-            key: project("to_k")?,
-            value: project("to_v")?,
-            out: linear(channels, channels, vb.pp("to_out").pp(0))?,
+            query: query?,
+            key: key?,
+            value: value?,
+            out: out?,
             scale_factor,
         })
     }

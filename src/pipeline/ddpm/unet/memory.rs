@@ -6,13 +6,16 @@
 
 use candle_core::DType;
 
-use super::UNetConfig;
+use super::{BlockType, Resampling, UNetConfig};
 
 /// Output pixels that candle's convolution works on at once.
 const TILE: u128 = 512;
 
 /// What the matrix product packs its operands into, in numbers, for each thread: at most a mebibyte or so.
 const PACKED: u128 = 1 << 18;
+
+/// How many times as large as the samples is what a job keeps between two calls of the network.
+const KEPT: u128 = 14;
 
 /// How the device computes.
 #[derive(Clone, Copy, Debug)]
@@ -67,61 +70,80 @@ impl Meter {
 
     fn unet(&mut self, config: &UNetConfig) {
         let channels = &config.block_out_channels;
-        let mut side = config.sample_size;
+        let side = config.sample_size;
         let samples = self.size(config.in_channels, side);
-        // What is kept between calls: the samples, their noise and copies of them in a preview and the output.
-        self.live += 8 * samples + 4 * self.batch * config.time_embedding_dim as u128;
+        // What is kept between calls: the samples, their noise, what was predicted, and copies of them in a preview
+        // and the output.
+        self.live += KEPT * samples + 4 * self.batch * config.time_embedding_dim as u128;
         let mut skips = Vec::new();
         self.conv(config.in_channels, channels[0], side, side);
         self.keep(&mut skips, channels[0], side);
-        let mut inputs = channels[0];
-        for (index, outputs) in channels.iter().copied().enumerate() {
-            for _ in 0..config.layers_per_block {
-                self.layer(config, inputs, outputs, side, config.down_attention[index]);
-                self.keep(&mut skips, outputs, side);
-                inputs = outputs;
-            }
-            if index + 1 < channels.len() {
-                side = self.downsample(config, outputs, side);
-                self.keep(&mut skips, outputs, side);
-            }
-        }
+        let side = self.way_down(config, &mut skips);
+        let last = channels[channels.len() - 1];
         if config.mid_block {
-            self.layer(config, inputs, inputs, side, config.add_attention);
-            self.layer(config, inputs, inputs, side, false);
+            self.layer(config, (last, last), side, config.add_attention);
+            self.layer(config, (last, last), side, false);
         }
-        for (index, outputs) in channels.iter().copied().rev().enumerate() {
-            for _ in 0..=config.layers_per_block {
-                let skip = skips.pop().expect("the way down left one for each layer");
-                let below = inputs + skip;
-                let joined = self.size(below, side);
-                self.live += joined;
-                self.layer(config, below, outputs, side, config.up_attention[index]);
-                self.live -= joined + self.size(skip, side);
-                inputs = outputs;
-            }
-            if index + 1 < channels.len() {
-                side = self.upsample(outputs, side);
-            }
-        }
-        let hidden = self.size(inputs, side);
+        let side = self.way_up(config, &mut skips, side);
+        let hidden = self.size(channels[0], side);
         self.norm(hidden);
         self.live += 2 * hidden;
-        self.conv(inputs, config.out_channels, side, side);
+        self.conv(channels[0], config.out_channels, side, side);
+    }
+
+    fn way_down(&mut self, config: &UNetConfig, skips: &mut Vec<u128>) -> Side {
+        let mut side = config.sample_size;
+        let blocks = config.down_blocks.len();
+        for (index, block) in config.down_blocks.iter().enumerate() {
+            let outputs = config.block_out_channels[index];
+            for layer in 0..config.layers_per_block {
+                let inputs = if layer == 0 {
+                    config.down_inputs(index)
+                } else {
+                    outputs
+                };
+                self.layer(config, (inputs, outputs), side, block.has_attention());
+                self.keep(skips, outputs, side);
+            }
+            if index + 1 < blocks {
+                side = self.downsample(config, *block, outputs, side);
+                self.keep(skips, outputs, side);
+            }
+        }
+        side
+    }
+
+    fn way_up(&mut self, config: &UNetConfig, skips: &mut Vec<u128>, mut side: Side) -> Side {
+        let blocks = config.up_blocks.len();
+        for (index, block) in config.up_blocks.iter().enumerate() {
+            let mut outputs = 0;
+            for (below, skip, out) in config.up_layers(index) {
+                let joined = self.size(below + skip, side);
+                self.live += joined;
+                self.layer(config, (below + skip, out), side, block.has_attention());
+                let kept = skips.pop().expect("the way down left one for each layer");
+                self.live -= joined + kept;
+                outputs = out;
+            }
+            if index + 1 < blocks {
+                side = self.upsample(config, *block, outputs, side);
+            }
+        }
+        side
     }
 
     /// A tensor that stays until the way up.
-    fn keep(&mut self, skips: &mut Vec<usize>, channels: usize, side: Side) {
-        self.live += self.size(channels, side);
-        skips.push(channels);
+    fn keep(&mut self, skips: &mut Vec<u128>, channels: usize, side: Side) {
+        let size = self.size(channels, side);
+        self.live += size;
+        skips.push(size);
     }
 
     /// A residual block with its attention. The input is its caller's, the output not yet.
     fn layer(
         &mut self,
         config: &UNetConfig,
-        inputs: usize,
-        outputs: usize,
+        (inputs, outputs): (usize, usize),
         side: Side,
         attention: bool,
     ) {
@@ -171,38 +193,107 @@ impl Meter {
         let unfolded = if self.machine.unfolds {
             9 * self.size(inputs, to) + output
         } else {
-            let pixels = to.0 as u128 * to.1 as u128;
-            let tiles = self.batch * pixels.div_ceil(TILE);
-            let at_once = tiles.min(self.machine.threads as u128);
-            let tile = pixels.min(TILE);
-            // A tile holds its coordinates, its patches, and its result.
-            at_once * (tile * (kernel + rows + 4) + PACKED)
+            self.tiles(self.batch, kernel, rows, to)
         };
         self.peak((input + rows * kernel + output + unfolded).max(2 * output));
     }
 
-    fn downsample(&mut self, config: &UNetConfig, channels: usize, side: Side) -> Side {
-        let padding = config.downsample_padding;
-        let halved = |side: usize| match padding {
-            0 => side.saturating_sub(2) / 2 + 1,
-            _ => (side + 2 * padding).saturating_sub(3) / 2 + 1,
-        };
+    /// What the tiles of a convolution hold that are worked on at once: their coordinates, patches and results.
+    fn tiles(&self, pictures: u128, kernel: u128, rows: u128, to: Side) -> u128 {
+        let pixels = to.0 as u128 * to.1 as u128;
+        let tiles = pictures * pixels.div_ceil(TILE);
+        let at_once = tiles.min(self.machine.threads as u128);
+        at_once * (pixels.min(TILE) * (kernel + rows + 4) + PACKED)
+    }
+
+    fn downsample(
+        &mut self,
+        config: &UNetConfig,
+        block: BlockType,
+        channels: usize,
+        side: Side,
+    ) -> Side {
         let before = self.live;
-        // The layer's output, and it padded once and twice.
-        self.live += 3 * self.size(channels, (side.0 + 1, side.1 + 1));
-        let to = (halved(side.0), halved(side.1));
-        self.conv(channels, channels, side, to);
+        let by_resnet = block == BlockType::Resnet
+            || block == BlockType::Attention && config.downsample_type == Resampling::Resnet;
+        let to = if by_resnet || block.has_skip() {
+            let to = (side.0 / 2, side.1 / 2);
+            self.resample(channels, block, side, to);
+            to
+        } else {
+            let padding = config.downsample_padding;
+            let halved = |side: usize| match padding {
+                0 => side.saturating_sub(2) / 2 + 1,
+                _ => (side + 2 * padding).saturating_sub(3) / 2 + 1,
+            };
+            // The layer's output, and it padded once and twice.
+            self.live += 3 * self.size(channels, (side.0 + 1, side.1 + 1));
+            let to = (halved(side.0), halved(side.1));
+            self.conv(channels, channels, side, to);
+            to
+        };
         self.live = before;
         to
     }
 
-    fn upsample(&mut self, channels: usize, side: Side) -> Side {
+    fn upsample(
+        &mut self,
+        config: &UNetConfig,
+        block: BlockType,
+        channels: usize,
+        side: Side,
+    ) -> Side {
         let to = (2 * side.0, 2 * side.1);
         let before = self.live;
-        self.live += self.size(channels, side) + self.size(channels, to);
-        self.conv(channels, channels, to, to);
+        let by_resnet = block == BlockType::Resnet
+            || block == BlockType::Attention && config.upsample_type == Resampling::Resnet;
+        if by_resnet || block.has_skip() {
+            self.resample(channels, block, side, to);
+        } else {
+            self.live += self.size(channels, side) + self.size(channels, to);
+            self.conv(channels, channels, to, to);
+        }
         self.live = before;
         to
+    }
+
+    /// A residual block that changes the size, and what goes along in blocks with a skip.
+    fn resample(&mut self, channels: usize, block: BlockType, from: Side, to: Side) {
+        let (input, output) = (self.size(channels, from), self.size(channels, to));
+        let before = self.live;
+        self.live += input;
+        self.norm(input);
+        // What was normed, and it in its new size, and the input in its new size.
+        self.live += input;
+        if block.has_skip() {
+            self.filter(channels, from, to);
+            self.live += 2 * output;
+            self.filter(channels, from, to);
+            // The picture, and what it becomes.
+            self.live += 2 * output;
+            self.conv(channels, channels, to, to);
+        } else {
+            self.live += 2 * output;
+        }
+        self.resnet(channels, channels, to);
+        if block.has_skip() {
+            // The shortcut has weights.
+            self.live += 2 * output;
+            self.peak((channels * channels) as u128 + 3 * output);
+        }
+        self.live = before;
+    }
+
+    /// A filter of 4 by 4 numbers over each channel.
+    fn filter(&mut self, channels: usize, from: Side, to: Side) {
+        let (input, output) = (self.size(channels, from), self.size(channels, to));
+        let planes = self.batch * channels as u128;
+        let unfolded = if self.machine.unfolds {
+            16 * output
+        } else {
+            self.tiles(planes, 16, 1, to)
+        };
+        self.peak(2 * (input + output) + unfolded);
     }
 
     fn attention(&mut self, channels: usize, heads: usize, side: Side) {

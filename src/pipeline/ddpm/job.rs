@@ -1,0 +1,124 @@
+//! [`Job`]: one request at work, step by step.
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Denoiser, Guidance, Noise,
+    sampler::Prediction, unet::Classes,
+};
+use crate::InferError;
+
+/// A request between two steps.
+pub(super) struct Job<'a> {
+    pipeline: &'a DdpmPipeline,
+    shape: [usize; 4],
+    denoiser: Denoiser,
+    noise: Noise,
+    classes: Classes,
+    guidance: Option<Guidance>,
+    samples: Vec<f32>,
+    /// Steps that are done.
+    done: usize,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        pipeline: &'a DdpmPipeline,
+        request: &DdpmRequest,
+        settings: &DdpmSettings,
+    ) -> Result<Self, InferError> {
+        let unet = &pipeline.config.unet;
+        request.check(unet)?;
+        let (width, height) = unet.sample_size;
+        let shape = [request.batch as usize, unet.in_channels, height, width];
+        let mut scheduler = pipeline.config.scheduler.clone();
+        if let Some(spacing) = settings.timestep_spacing {
+            scheduler.timestep_spacing = Some(spacing);
+        }
+        let denoiser = Denoiser::new(
+            &scheduler,
+            request.sampler.unwrap_or(settings.sampler),
+            request.steps,
+            unet.sample_len(),
+            request.image.as_ref().map(|image| image.strength()),
+        )?;
+        let mut noise = Noise::new(request.seed, shape);
+        let pictures = request.image.as_ref();
+        let pictures = pictures.map(|image| image.samples(shape));
+        let samples = denoiser.start(request.start_noise(&mut noise), pictures.as_deref());
+        Ok(Self {
+            pipeline,
+            shape,
+            denoiser,
+            noise,
+            classes: request.classes(&pipeline.device)?,
+            guidance: request.guidance,
+            samples,
+            done: 0,
+        })
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.denoiser.timesteps().len()
+    }
+
+    pub(super) fn step(&mut self, step: usize) -> Result<(), InferError> {
+        let prediction = self.predict(step)?;
+        let noise = || self.noise.draw();
+        self.denoiser
+            .step(step, &mut self.samples, &prediction, noise);
+        self.done = step + 1;
+        Ok(())
+    }
+
+    /// The samples as a person can see them.
+    pub(super) fn show(&self) -> DdpmOutput {
+        let samples = if self.done < self.steps() {
+            self.denoiser.view(self.done, &self.samples).into_owned()
+        } else {
+            self.samples.clone()
+        };
+        DdpmOutput::new(self.shape, samples)
+    }
+
+    pub(super) fn finish(self) -> DdpmOutput {
+        DdpmOutput::new(self.shape, self.samples)
+    }
+
+    /// Calls the network once: what the model sees in the noisy samples, `(batch, channels, height,
+    /// width)` in one run of numbers, at one of the training's time steps.
+    fn predict(&self, step: usize) -> Result<Prediction, InferError> {
+        let DdpmPipeline { unet, device, .. } = self.pipeline;
+        let view = self.denoiser.view(step, &self.samples);
+        let input = Tensor::from_slice(&view, &self.shape, device)?;
+        let timestep = self.denoiser.timesteps()[step];
+        let output = match (&self.guidance, &self.classes) {
+            (Some(guidance), Classes::Numbers(numbers)) => {
+                // Both in one call: without the class first.
+                let without = numbers.iter().map(|_| guidance.null_class);
+                let numbers = without.chain(numbers.iter().copied()).collect();
+                let both = Tensor::cat(&[&input, &input], 0)?;
+                let output = unet.forward(&both, timestep, &Classes::Numbers(numbers))?;
+                let parts = output.to_dtype(DType::F32)?.chunk(2, 0)?;
+                let towards = ((&parts[1] - &parts[0])? * f64::from(guidance.scale))?;
+                (&parts[0] + towards)?
+            }
+            _ => unet.forward(&input, timestep, &self.classes)?,
+        };
+        self.split(&output.to_dtype(DType::F32)?)
+    }
+
+    /// Some networks predict the variance, too, in channels of its own.
+    fn split(&self, output: &Tensor) -> Result<Prediction, InferError> {
+        let channels = self.shape[1];
+        let numbers = |first: usize| -> Result<Vec<f32>, InferError> {
+            let part = output.narrow(1, first, channels)?;
+            Ok(part.flatten_all()?.to_vec1()?)
+        };
+        let has_variance = output.dim(1)? == 2 * channels;
+        Ok(Prediction {
+            output: numbers(0)?,
+            variance: has_variance.then(|| numbers(channels)).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! The blocks on the way down.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, conv2d};
+
+use super::{Layer, ResnetBlock, ResnetShape};
+use crate::pipeline::ddpm::unet::{BlockType, Resampling, SAME, UNetConfig, resample::Resample};
+
+/// One of diffusers' `…DownBlock2D`, and `ResnetDownsampleBlock2D`.
+pub(in super::super) struct DownBlock {
+    layers: Vec<Layer>,
+    downsample: Option<Downsample>,
+}
+
+/// How a block halves what it has worked on.
+enum Downsample {
+    Conv {
+        conv: Conv2d,
+        padding: usize,
+    },
+    Resnet(ResnetBlock),
+    /// Adds the picture itself in its smaller size.
+    Skip {
+        resnet: ResnetBlock,
+        conv: Conv2d,
+    },
+}
+
+impl DownBlock {
+    pub(in super::super) fn new(
+        config: &UNetConfig,
+        index: usize,
+        vb: VarBuilder<'static>,
+    ) -> Result<Self> {
+        let block = config.down_blocks[index];
+        let outputs = config.block_out_channels[index];
+        let layer = |layer: usize| {
+            let inputs = if layer == 0 {
+                config.down_inputs(index)
+            } else {
+                outputs
+            };
+            let groups = |channels| block.groups(config.norm_num_groups, channels);
+            let groups = (groups(inputs), groups(outputs));
+            let shape = ResnetShape::new((inputs, outputs), groups, block.scale_factor());
+            Layer::new(config, block, layer, shape, &vb)
+        };
+        let layers = (0..config.layers_per_block)
+            .map(layer)
+            .collect::<Result<_>>()?;
+        let is_last = index + 1 == config.block_out_channels.len();
+        let downsample = (!is_last).then(|| Downsample::new(config, block, outputs, &vb));
+        Ok(Self {
+            layers,
+            downsample: downsample.transpose()?,
+        })
+    }
+
+    /// Keeps what each layer gives in `skips`, for the way up. `picture` goes along in its smaller sizes, in blocks
+    /// that use it.
+    pub(in super::super) fn forward(
+        &self,
+        hidden: &Tensor,
+        time: &Tensor,
+        skips: &mut Vec<Tensor>,
+        picture: &mut Tensor,
+    ) -> Result<Tensor> {
+        let mut hidden = hidden.clone();
+        for layer in &self.layers {
+            hidden = layer.forward(&hidden, time)?;
+            skips.push(hidden.clone());
+        }
+        if let Some(downsample) = &self.downsample {
+            hidden = downsample.forward(&hidden, time, picture)?;
+            skips.push(hidden.clone());
+        }
+        Ok(hidden)
+    }
+}
+
+impl Downsample {
+    fn new(
+        config: &UNetConfig,
+        block: BlockType,
+        channels: usize,
+        vb: &VarBuilder<'static>,
+    ) -> Result<Self> {
+        let groups = block.groups(config.norm_num_groups, channels);
+        let resnet = |resample, name: VarBuilder<'static>| {
+            let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
+            ResnetBlock::new(config, shape, name)
+        };
+        let by_resnet = block == BlockType::Resnet
+            || block == BlockType::Attention && config.downsample_type == Resampling::Resnet;
+        let vb_down = vb.pp("downsamplers").pp(0);
+        if block.has_skip() {
+            let one_by_one = Conv2dConfig::default();
+            return Ok(Self::Skip {
+                resnet: resnet(Resample::HalveSmoothly, vb.pp("resnet_down"))?,
+                conv: conv2d(
+                    config.in_channels,
+                    channels,
+                    1,
+                    one_by_one,
+                    vb.pp("skip_conv"),
+                )?,
+            });
+        }
+        if by_resnet {
+            return Ok(Self::Resnet(resnet(Resample::Halve, vb_down)?));
+        }
+        let padding = config.downsample_padding;
+        let halve = Conv2dConfig {
+            stride: 2,
+            padding,
+            ..SAME
+        };
+        let conv = conv2d(channels, channels, 3, halve, vb_down.pp("conv"))?;
+        Ok(Self::Conv { conv, padding })
+    }
+
+    fn forward(&self, hidden: &Tensor, time: &Tensor, picture: &mut Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv { conv, padding: 0 } => {
+                let padded = hidden.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?;
+                conv.forward(&padded)
+            }
+            Self::Conv { conv, .. } => conv.forward(hidden),
+            Self::Resnet(resnet) => resnet.forward(hidden, time),
+            Self::Skip { resnet, conv } => {
+                *picture = Resample::HalveSmoothly.apply(picture)?;
+                conv.forward(picture)? + resnet.forward(hidden, time)?
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The blocks on the way up.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Conv2d, GroupNorm, Module, VarBuilder, conv2d, group_norm};
+
+use super::{Attention, Layer, ResnetBlock, ResnetShape, attention};
+use crate::pipeline::ddpm::unet::{BlockType, Resampling, SAME, UNetConfig, resample::Resample};
+
+/// One of diffusers' `…UpBlock2D`, and `ResnetUpsampleBlock2D`.
+pub(in super::super) struct UpBlock {
+    layers: Vec<Layer>,
+    /// The one attention of a block with a skip.
+    attention: Option<Attention>,
+    upsample: Option<Upsample>,
+    has_skip: bool,
+}
+
+/// How a block doubles what it has worked on.
+enum Upsample {
+    Conv(Conv2d),
+    Resnet(ResnetBlock),
+    /// Paints on the picture that goes along.
+    Skip {
+        resnet: ResnetBlock,
+        norm: GroupNorm,
+        conv: Conv2d,
+    },
+}
+
+impl UpBlock {
+    pub(in super::super) fn new(
+        config: &UNetConfig,
+        index: usize,
+        vb: VarBuilder<'static>,
+    ) -> Result<Self> {
+        let block = config.up_blocks[index];
+        // A block with a skip has its attention after the last layer only.
+        let of_layers = if block.has_skip() {
+            BlockType::Skip
+        } else {
+            block
+        };
+        let layer = |(layer, (below, skip, outputs)): (usize, (usize, usize, usize))| {
+            let usual = config.norm_num_groups;
+            let first = block.up_groups(usual, below, skip);
+            let groups = (first, block.groups(usual, outputs));
+            let shape = ResnetShape::new((below + skip, outputs), groups, block.scale_factor());
+            Layer::new(config, of_layers, layer, shape, &vb)
+        };
+        let layers = config.up_layers(index).enumerate().map(layer);
+        let layers = layers.collect::<Result<_>>()?;
+        let channels = &config.block_out_channels;
+        let outputs = channels[channels.len() - 1 - index];
+        let after =
+            (block == BlockType::AttentionSkip).then(|| attention(config, block, outputs, 0, &vb));
+        let is_last = index + 1 == channels.len();
+        let upsample = (!is_last).then(|| Upsample::new(config, block, outputs, &vb));
+        Ok(Self {
+            layers,
+            attention: after.transpose()?,
+            upsample: upsample.transpose()?,
+            has_skip: block.has_skip(),
+        })
+    }
+
+    /// Takes what the way down left. `picture` grows with the blocks that paint on it.
+    pub(in super::super) fn forward(
+        &self,
+        hidden: &Tensor,
+        time: &Tensor,
+        skips: &mut Vec<Tensor>,
+        picture: &mut Option<Tensor>,
+    ) -> Result<Tensor> {
+        let mut hidden = hidden.clone();
+        for layer in &self.layers {
+            let skip = skips.pop().expect("the way down left one for each layer");
+            hidden = layer.forward(&Tensor::cat(&[&hidden, &skip], 1)?, time)?;
+        }
+        if let Some(attention) = &self.attention {
+            hidden = attention.forward(&hidden)?;
+        }
+        if let (true, Some(small)) = (self.has_skip, &picture) {
+            *picture = Some(Resample::DoubleSmoothly.apply(small)?);
+        }
+        match &self.upsample {
+            Some(upsample) => upsample.forward(&hidden, time, picture),
+            None => Ok(hidden),
+        }
+    }
+}
+
+impl Upsample {
+    fn new(
+        config: &UNetConfig,
+        block: BlockType,
+        channels: usize,
+        vb: &VarBuilder<'static>,
+    ) -> Result<Self> {
+        let groups = block.groups(config.norm_num_groups, channels);
+        let resnet = |resample, name: VarBuilder<'static>| {
+            let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
+            ResnetBlock::new(config, shape, name)
+        };
+        let by_resnet = block == BlockType::Resnet
+            || block == BlockType::Attention && config.upsample_type == Resampling::Resnet;
+        let vb_up = vb.pp("upsamplers").pp(0);
+        if block.has_skip() {
+            return Ok(Self::Skip {
+                resnet: resnet(Resample::DoubleSmoothly, vb.pp("resnet_up"))?,
+                norm: group_norm(groups, channels, config.norm_eps, vb.pp("skip_norm"))?,
+                conv: conv2d(channels, config.in_channels, 3, SAME, vb.pp("skip_conv"))?,
+            });
+        }
+        if by_resnet {
+            return Ok(Self::Resnet(resnet(Resample::Double, vb_up)?));
+        }
+        let conv = conv2d(channels, channels, 3, SAME, vb_up.pp("conv"))?;
+        Ok(Self::Conv(conv))
+    }
+
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        time: &Tensor,
+        picture: &mut Option<Tensor>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(&Resample::Double.apply(hidden)?),
+            Self::Resnet(resnet) => resnet.forward(hidden, time),
+            Self::Skip { resnet, norm, conv } => {
+                let painted = conv.forward(&norm.forward(hidden)?.silu()?)?;
+                *picture = Some(match picture.take() {
+                    Some(picture) => (picture + painted)?,
+                    None => painted,
+                });
+                resnet.forward(hidden, time)
+            }
+        }
+    }
+}
