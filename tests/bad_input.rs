@@ -148,7 +148,10 @@ fn an_option_that_is_not_implemented_is_refused() {
     });
     assert_refused(
         model.path().to_owned(),
-        &["scheduler/scheduler_config.json", "`use_flow_sigmas` is true"],
+        &[
+            "scheduler/scheduler_config.json",
+            "`use_flow_sigmas` is true",
+        ],
     );
 }
 

@@ -228,9 +228,10 @@ fn picture(name: &str) -> Image {
 fn images_have_the_bytes_that_python_saves() {
     for name in ["rgb", "grey", "rgba"] {
         let recorded = Recorded::of(name);
-        let mut output = DdpmOutput::default();
-        output.shape = recorded.0["steps"].dims4().expect("four").into();
-        output.samples = recorded.values("steps").into();
+        let output = DdpmOutput {
+            shape: recorded.0["steps"].dims4().expect("four").into(),
+            samples: recorded.values("steps").into(),
+        };
         let ours = &output.images()[0];
         let bytes = std::fs::read(fixtures().join(format!("{name}.png"))).expect("the fixture");
         let theirs = image::load_from_memory(&bytes)

@@ -126,8 +126,8 @@ impl DdpmRequest {
             (Some(class), Some(ClassEmbedding::Learned(count))) if (class as usize) < count => {
                 Ok(())
             }
-            (Some(_), Some(ClassEmbedding::Timestep)) => Ok(()),
-            (None, None | Some(ClassEmbedding::Identity)) => Ok(()),
+            (Some(_), Some(ClassEmbedding::Timestep))
+            | (None, None | Some(ClassEmbedding::Identity)) => Ok(()),
             (Some(_), None) => refuse("None, since it has no classes"),
             (Some(_), Some(ClassEmbedding::Identity)) => {
                 refuse("None, since its classes are vectors")
