@@ -23,12 +23,20 @@ fn make(source: impl Into<ModelSource>, request: DdpmRequest) -> DdpmOutput {
 }
 
 fn ask(source: impl Into<ModelSource>, request: DdpmRequest) -> Result<DdpmOutput, InferError> {
+    ask_with(source, request, |_| {})
+}
+
+fn ask_with(
+    source: impl Into<ModelSource>,
+    request: DdpmRequest,
+    change: impl FnOnce(&mut DdpmSettings),
+) -> Result<DdpmOutput, InferError> {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()))
         .init_resource::<Made>();
-    app.world_mut()
-        .resource_mut::<ModelManager<DdpmPipeline>>()
-        .load(source);
+    let mut manager = app.world_mut().resource_mut::<ModelManager<DdpmPipeline>>();
+    change(manager.settings_mut());
+    manager.load(source);
     app.world_mut()
         .spawn(Infer::<DdpmPipeline>::new(request))
         .observe(
@@ -215,6 +223,21 @@ fn a_picture_that_the_model_cannot_start_from_is_refused() {
     };
     let error = ask(fixtures().join("grey"), request).expect_err("it has another size");
     assert!(error.to_string().contains("[12, 8] pixels"), "{error}");
+}
+
+#[test]
+fn a_time_step_that_has_no_logarithm_is_refused() {
+    let request = DdpmRequest {
+        sampler: Some(Sampler::DpmSolverPlusPlus),
+        ..default()
+    };
+    assert!(ask(fixtures().join("ncsnpp"), request.clone()).is_ok());
+    let settings = |settings: &mut DdpmSettings| {
+        settings.timestep_spacing = Some(TimestepSpacing::Leading);
+    };
+    let refused = ask_with(fixtures().join("ncsnpp"), DdpmRequest::default(), settings);
+    let error = refused.expect_err("its last step is at 0");
+    assert!(error.to_string().contains("`Trailing`"), "{error}");
 }
 
 /// A picture as Bevy loads it.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{
-    DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Denoiser, Guidance, Noise,
+    DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Denoiser, Guidance, Noise, TimeEmbedding,
     sampler::Prediction, unet::Classes,
 };
 use crate::InferError;
@@ -42,6 +42,16 @@ impl<'a> Job<'a> {
             unet.sample_len(),
             request.image.as_ref().map(|image| image.strength()),
         )?;
+        if unet.time_embedding == TimeEmbedding::Fourier && denoiser.timesteps().contains(&0.0) {
+            let expected =
+                "a spacing without 0, such as `Trailing`: it takes the logarithm of time";
+            let spacing = format!("{:?}", scheduler.timestep_spacing);
+            return Err(InferError::invalid_request(
+                "timestep_spacing",
+                spacing,
+                expected,
+            ));
+        }
         let mut noise = Noise::new(request.seed, shape);
         let pictures = request.image.as_ref();
         let pictures = pictures.map(|image| image.samples(shape));

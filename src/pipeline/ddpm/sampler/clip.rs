@@ -15,7 +15,8 @@ impl Clipping {
             }
             Self::Dynamic { ratio, max } => {
                 for picture in pictures.chunks_mut(row.max(1)) {
-                    let range = quantile(picture, ratio as f32).clamp(1.0, max as f32);
+                    // In this order: a picture of numbers that are none has a range, too.
+                    let range = quantile(picture, ratio as f32).max(1.0).min(max as f32);
                     for value in picture {
                         *value = value.clamp(-range, range) / range;
                     }
@@ -58,6 +59,17 @@ mod tests {
         assert_eq!(values, [-3.0, 0.5, 2.0]);
         Clipping::Range(1.5).apply(&mut values, 3);
         assert_eq!(values, [-1.5, 0.5, 1.5]);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_survived() {
+        let clipping = Clipping::Dynamic {
+            ratio: 0.9,
+            max: 2.0,
+        };
+        let mut values = [f32::NAN, f32::INFINITY, 0.5];
+        clipping.apply(&mut values, 3);
+        assert!(values[0].is_nan());
     }
 
     #[test]

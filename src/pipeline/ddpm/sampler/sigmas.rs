@@ -95,8 +95,11 @@ impl Sigmas {
     }
 }
 
-/// The noise levels of the training, one for each time step.
-struct Trained(Vec<f32>);
+/// The noise levels of the training, one for each time step, and their logarithms.
+struct Trained {
+    levels: Vec<f32>,
+    logs: Vec<f32>,
+}
 
 impl Trained {
     fn new(config: &SchedulerConfig) -> Self {
@@ -105,51 +108,59 @@ impl Trained {
             *last = LEAST_ALPHA;
         }
         let level = |alpha: f32| ((1.0 - alpha) / alpha).sqrt();
-        Self(alphas.into_iter().map(level).collect())
+        let levels: Vec<f32> = alphas.into_iter().map(level).collect();
+        let logs = levels.iter().copied().map(rounded_ln).collect();
+        Self { levels, logs }
     }
 
     fn least(&self) -> f64 {
-        self.0[0].into()
+        self.levels[0].into()
     }
 
     fn largest(&self) -> f64 {
-        self.0[self.0.len() - 1].into()
+        self.levels[self.levels.len() - 1].into()
     }
 
     /// Where the last step ends.
     fn last(&self, config: &SchedulerConfig) -> f32 {
         match config.final_sigma {
             FinalSigma::Zero => 0.0,
-            FinalSigma::SigmaMin => self.0[0],
+            FinalSigma::SigmaMin => self.levels[0],
         }
     }
 
     /// Between two time steps, in proportion.
     fn at(&self, timestep: f64) -> f64 {
-        let last = self.0.len() - 1;
+        let last = self.levels.len() - 1;
         let below = timestep.max(0.0).floor() as usize;
         if below >= last {
-            return self.0[last].into();
+            return self.levels[last].into();
         }
-        let (low, high) = (f64::from(self.0[below]), f64::from(self.0[below + 1]));
+        let (low, high) = (
+            f64::from(self.levels[below]),
+            f64::from(self.levels[below + 1]),
+        );
         (high - low) * (timestep - below as f64) + low
     }
 
     /// The time step of a noise level, between two in proportion of the logarithms.
     fn timestep(&self, level: f64) -> f64 {
         let log = level.max(1e-10).ln();
-        let log_at = |step: usize| f64::from(rounded_ln(self.0[step]));
-        let reached = (0..self.0.len()).filter(|step| log_at(*step) <= log);
-        let most = self.0.len().saturating_sub(2);
-        let low = reached.count().saturating_sub(1).min(most);
-        let high = (low + 1).min(self.0.len() - 1);
+        let log_at = |step: usize| f64::from(self.logs[step]);
+        let reached = self.logs.partition_point(|at| f64::from(*at) <= log);
+        let most = self.logs.len().saturating_sub(2);
+        let low = reached.saturating_sub(1).min(most);
+        let high = (low + 1).min(self.logs.len() - 1);
         let part = ((log_at(low) - log) / (log_at(low) - log_at(high))).clamp(0.0, 1.0);
         (1.0 - part) * low as f64 + part * high as f64
     }
 
     /// Even strides of the logarithm, in f32 and with one more than there are steps, as diffusers has it.
     fn log_linear(&self, steps: usize) -> Vec<f64> {
-        let (start, end) = (rounded_ln(self.0[self.0.len() - 1]), rounded_ln(self.0[0]));
+        let (start, end) = (
+            rounded_ln(self.levels[self.levels.len() - 1]),
+            rounded_ln(self.levels[0]),
+        );
         let logs = super::schedule::linspace(start, end, steps + 1);
         logs.into_iter().map(|log| f64::from(log.exp())).collect()
     }
@@ -197,9 +208,8 @@ fn euler_timesteps(config: &SchedulerConfig, steps: usize) -> Vec<f64> {
 /// Whole time steps, without those that are nearly nothing but noise where the model says so.
 fn solver_timesteps(config: &SchedulerConfig, trained: &Trained, steps: usize) -> Vec<f64> {
     let count = config.num_train_timesteps;
-    let lambda = |level: &&f32| -f64::from(level.ln());
-    let clipped = trained.0.iter().rev();
-    let clipped = clipped.take_while(|level| lambda(level) < config.lambda_min_clipped);
+    let clipped = trained.logs.iter().rev();
+    let clipped = clipped.take_while(|log| -f64::from(**log) < config.lambda_min_clipped);
     let last = count - clipped.count();
     match config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace) {
         TimestepSpacing::Linspace => {

@@ -6,7 +6,7 @@ use super::SchedulerConfig;
 use crate::{LoadError, pipeline::ddpm::options::Options};
 
 /// The most time steps of a training.
-const MAX_TIMESTEPS: usize = 1_000_000;
+const MAX_TIMESTEPS: usize = 100_000;
 
 impl SchedulerConfig {
     pub(super) fn check(&self, options: &Options) -> Result<(), LoadError> {

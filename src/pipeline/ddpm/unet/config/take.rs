@@ -21,7 +21,7 @@ const MAX_LAYERS: usize = 1 << 8;
 const MAX_BLOCKS: usize = 16;
 
 /// The most time steps of a training.
-const MAX_TIMESTEPS: usize = 1_000_000;
+const MAX_TIMESTEPS: usize = 100_000;
 
 impl UNetConfig {
     pub(super) fn take(options: &mut Options) -> Result<Self, LoadError> {
