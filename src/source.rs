@@ -225,9 +225,6 @@ impl From<PathBuf> for ModelSource {
     }
 }
 
-/// What the variant stands before in a name: weights, and the index of weights in several files.
-const ENDINGS: [&str; 2] = [".safetensors", ".json"];
-
 /// Reads `model.fp16.safetensors` where `model.safetensors` is asked for, and `model.safetensors.index.fp16.json` where
 /// `model.safetensors.index.json` is, where they exist.
 struct VariantFiles {
@@ -239,16 +236,26 @@ impl VariantFiles {
     /// The name with the variant, unless there is no such file. One that cannot be read is not passed
     /// over: it fails with its own name.
     fn real_name(&self, name: &str) -> String {
-        let Some((stem, ending)) = ENDINGS
-            .iter()
-            .find_map(|ending| Some((name.strip_suffix(ending)?, ending)))
-        else {
+        let variant = &self.variant;
+        let missing =
+            |name: &str| matches!(self.files.len(name), Err(LoadError::FileMissing { .. }));
+        if let Some(stem) = name.strip_suffix(".safetensors") {
+            let whole = format!("{stem}.{variant}.safetensors");
+            // Where the variant is in several files, the plain one does not stand for it.
+            let index = format!("{name}.index.{variant}.json");
+            if missing(&whole) && missing(&index) {
+                return name.to_owned();
+            }
+            return whole;
+        }
+        let Some(stem) = name.strip_suffix(".index.json") else {
             return name.to_owned();
         };
-        let variant = format!("{stem}.{}{ending}", self.variant);
-        match self.files.len(&variant) {
-            Err(LoadError::FileMissing { .. }) => name.to_owned(),
-            _ => variant,
+        let index = format!("{stem}.index.{variant}.json");
+        if missing(&index) {
+            name.to_owned()
+        } else {
+            index
         }
     }
 }

@@ -15,11 +15,22 @@ use bevy_candle::{
 /// The result differs from diffusers' by at most this part of its largest value.
 const TOLERANCE: f32 = 1e-3;
 
+/// What a job has made, and its previews.
 #[derive(Resource, Default)]
-struct Made(Option<Result<DdpmOutput, InferError>>);
+struct Made {
+    result: Option<Result<DdpmOutput, InferError>>,
+    previews: Vec<(u32, DdpmOutput)>,
+}
 
 fn make(source: impl Into<ModelSource>, request: DdpmRequest) -> DdpmOutput {
     ask(source, request).expect("pictures")
+}
+
+/// Makes pictures, and returns what the last step showed.
+fn show(source: impl Into<ModelSource>, request: DdpmRequest) -> DdpmOutput {
+    let made = run(source, request, |_| {});
+    made.result.expect("it has ended").expect("pictures");
+    made.previews.into_iter().next_back().expect("previews").1
 }
 
 fn ask(source: impl Into<ModelSource>, request: DdpmRequest) -> Result<DdpmOutput, InferError> {
@@ -31,6 +42,14 @@ fn ask_with(
     request: DdpmRequest,
     change: impl FnOnce(&mut DdpmSettings),
 ) -> Result<DdpmOutput, InferError> {
+    run(source, request, change).result.expect("it has ended")
+}
+
+fn run(
+    source: impl Into<ModelSource>,
+    request: DdpmRequest,
+    change: impl FnOnce(&mut DdpmSettings),
+) -> Made {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()))
         .init_resource::<Made>();
@@ -38,17 +57,25 @@ fn ask_with(
     change(manager.settings_mut());
     manager.load(source);
     app.world_mut()
-        .spawn(Infer::<DdpmPipeline>::new(request))
+        .spawn(Infer::<DdpmPipeline>::new(request).previews_every(2))
+        .observe(
+            |step: On<InferStep<DdpmPipeline>>, mut made: ResMut<Made>| {
+                let preview = step.partial.clone();
+                made.previews
+                    .extend(preview.map(|preview| (step.step, preview)));
+            },
+        )
         .observe(
             |mut done: On<Inferred<DdpmPipeline>>, mut made: ResMut<Made>| {
-                made.0 = Some(done.take());
+                made.result = Some(done.take());
             },
         );
     run_until(&mut app, "the pictures", |world| {
-        world.resource::<Made>().0.is_some()
+        world.resource::<Made>().result.is_some()
     });
-    let made = app.world_mut().resource_mut::<Made>().0.take();
-    made.expect("it was just there")
+    app.world_mut()
+        .remove_resource()
+        .expect("it was just there")
 }
 
 fn largest(values: impl Iterator<Item = f32>) -> f32 {
@@ -79,6 +106,7 @@ impl Recorded {
         }
     }
 
+    /// Compares what the last step showed, which is not cut off.
     #[track_caller]
     fn assert_near(&self, key: &str, output: &DdpmOutput) {
         let expected = self.values(key);
@@ -104,7 +132,7 @@ fn assert_parity(name: &str, class: Option<u32>) {
         class,
         ..recorded.request()
     };
-    recorded.assert_near("steps", &make(fixtures().join(name), request));
+    recorded.assert_near("steps", &show(fixtures().join(name), request));
 }
 
 #[test]
@@ -115,7 +143,7 @@ fn the_shipped_sprites_are_those_of_diffusers() {
         ..recorded.request()
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/models/sprites");
-    recorded.assert_near("steps", &make(folder, request));
+    recorded.assert_near("steps", &show(folder, request));
 }
 
 #[test]
@@ -152,7 +180,7 @@ fn blocks_with_a_skip_and_fourier_times_are_those_of_diffusers() {
 fn a_variant_in_shards_is_that_of_diffusers() {
     let recorded = Recorded::of("rgba");
     let source = ModelSource::from(fixtures().join("rgba")).variant("fp16");
-    recorded.assert_near("steps", &make(source, recorded.request()));
+    recorded.assert_near("steps", &show(source, recorded.request()));
 }
 
 #[test]
@@ -167,7 +195,7 @@ fn classes_that_are_vectors_are_those_of_diffusers() {
         class_embedding: Some(recorded.values("class_embedding").into()),
         ..recorded.request()
     };
-    recorded.assert_near("steps", &make(fixtures().join("identity"), request));
+    recorded.assert_near("steps", &show(fixtures().join("identity"), request));
 }
 
 #[test]
@@ -177,7 +205,7 @@ fn a_model_that_predicts_variances_is_that_of_diffusers() {
         sampler: Some(Sampler::DpmSolverPlusPlus),
         ..recorded.request()
     };
-    recorded.assert_near("steps", &make(fixtures().join("learned"), request));
+    recorded.assert_near("steps", &show(fixtures().join("learned"), request));
 }
 
 #[test]
@@ -192,7 +220,7 @@ fn guidance_by_classes_is_that_of_diffusers() {
         guidance: Some(guidance),
         ..recorded.request()
     };
-    recorded.assert_near("guided", &make(fixtures().join("grey"), request));
+    recorded.assert_near("guided", &show(fixtures().join("grey"), request));
 }
 
 #[test]
@@ -209,7 +237,7 @@ fn a_varied_picture_is_that_of_diffusers() {
             sampler: Some(sampler),
             ..recorded.request()
         };
-        recorded.assert_near(key, &make(fixtures().join("rgb"), request));
+        recorded.assert_near(key, &show(fixtures().join("rgb"), request));
     }
 }
 
@@ -223,6 +251,56 @@ fn a_picture_that_the_model_cannot_start_from_is_refused() {
     };
     let error = ask(fixtures().join("grey"), request).expect_err("it has another size");
     assert!(error.to_string().contains("[12, 8] pixels"), "{error}");
+}
+
+#[test]
+fn previews_come_every_few_steps_and_look_like_what_is_made() {
+    for sampler in [Sampler::default(), Sampler::Euler] {
+        let request = DdpmRequest {
+            class: Some(1),
+            steps: 5,
+            sampler: Some(sampler),
+            ..default()
+        };
+        let made = run(fixtures().join("grey"), request, |_| {});
+        let output = made.result.expect("it has ended").expect("a picture");
+        let largest = output.samples.iter().fold(0_f32, |a, b| a.max(b.abs()));
+        assert!(largest <= 1.0, "a picture is cut off: {largest}");
+        assert!(!made.previews.is_empty());
+        for (step, preview) in made.previews {
+            assert!(step.is_multiple_of(2), "{step}");
+            assert_eq!(preview.shape, output.shape);
+            let spread = preview
+                .samples
+                .iter()
+                .map(|sample| sample * sample)
+                .sum::<f32>();
+            let spread = (spread / preview.samples.len() as f32).sqrt();
+            assert!(
+                spread < 2.0,
+                "{sampler:?} shows noise of {spread} at {step}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flat_folder_may_lack_its_index() {
+    let copy = tempfile::tempdir().expect("a temporary folder");
+    for name in [
+        "config.json",
+        "scheduler_config.json",
+        "diffusion_pytorch_model.safetensors",
+    ] {
+        let from = fixtures().join("celebahq").join(name);
+        std::fs::copy(from, copy.path().join(name)).expect("a copy");
+    }
+    let request = DdpmRequest {
+        steps: 2,
+        ..default()
+    };
+    let expected = make(fixtures().join("celebahq"), request.clone());
+    assert_eq!(make(copy.path().to_owned(), request), expected);
 }
 
 #[test]

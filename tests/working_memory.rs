@@ -140,6 +140,8 @@ fn a_diffusion_job_claims_what_it_uses() {
     }
     assert_enough(&folder("rgba").variant("fp16"), &request(4, None));
     assert_enough(&folder("timestep"), &request(4, Some(5)));
+    // Many small samples: each has a state of its own for its noise.
+    assert_enough(&folder("timestep"), &request(64, Some(5)));
     let guidance = Some(Guidance {
         scale: 2.0,
         null_class: 0,

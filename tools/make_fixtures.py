@@ -72,8 +72,8 @@ MODELS = {
     ),
     # As google/ncsnpp-celebahq-256 is configured, but small: the picture goes along, and time is a Fourier feature.
     "ncsnpp": (
-        dict(sample_size=16, block_out_channels=(32, 32, 32), layers_per_block=1, norm_num_groups=8,
-             attention_head_dim=8, norm_eps=1e-6, time_embedding_type="fourier", mid_block_scale_factor=math.sqrt(2),
+        dict(sample_size=16, block_out_channels=(32, 32, 32), layers_per_block=1,
+             norm_num_groups=None, attention_head_dim=8, norm_eps=1e-6, time_embedding_type="fourier", mid_block_scale_factor=math.sqrt(2),
              down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"),
              up_block_types=("SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D")),
         dict(timestep_spacing="trailing", prediction_type="sample"),
@@ -252,13 +252,18 @@ def old_cases():
                 yield "ddim", dict(config, set_alpha_to_one=to_one, steps_offset=offset), eta
     trained = [0.1 + 0.01 * i for i in range(20)]
     yield "ddpm", dict(trained_betas=trained, num_train_timesteps=20), 0.0
-    for prediction in ["epsilon", "sample", "v_prediction"]:
-        dynamic = dict(prediction_type=prediction, thresholding=True, sample_max_value=1.7,
-                       dynamic_thresholding_ratio=0.9)
+    for prediction, spacing in itertools.product(
+        ["epsilon", "sample", "v_prediction"], ["leading", "trailing", "linspace"]
+    ):
+        config = dict(prediction_type=prediction, timestep_spacing=spacing)
+        dynamic = dict(config, thresholding=True, sample_max_value=1.7, dynamic_thresholding_ratio=0.9)
         yield "ddpm", dynamic, 0.0
         yield "ddim", dynamic, 0.3
+        narrow = dict(config, clip_sample_range=0.5, beta_start=0.001, beta_end=0.01, num_train_timesteps=400)
+        yield "ddpm", narrow, 0.0
+        yield "ddim", narrow, 1.0
         for variance in ["learned", "learned_range"]:
-            yield "ddpm", dict(prediction_type=prediction, variance_type=variance), 0.0
+            yield "ddpm", dict(config, variance_type=variance), 0.0
 
 
 def euler_cases():
@@ -295,6 +300,9 @@ def solver_cases():
         yield dict(config, solver_order=3, use_karras_sigmas=True)
         yield dict(config, solver_order=3, final_sigmas_type="sigma_min", euler_at_final=True)
         yield dict(config, solver_order=1, use_exponential_sigmas=True)
+        yield dict(config, use_karras_sigmas=True, final_sigmas_type="sigma_min")
+        yield dict(config, solver_order=3, _steps=16)
+        yield dict(config, solver_type="heun", euler_at_final=True, final_sigmas_type="sigma_min", _steps=16)
         yield dict(config, use_lu_lambdas=True)
         yield dict(config, lambda_min_clipped=-5.1, steps_offset=1)
         yield dict(config, thresholding=True, sample_max_value=1.5, rescale_betas_zero_snr=spacing != "leading")
@@ -333,30 +341,32 @@ def run_scheduler(kind, scheduler, eta, samples, outputs, noises, variances):
     return torch.stack(row)
 
 
-def write_schedulers(steps=6, numbers=8):
+def write_schedulers(steps=6, most=16, numbers=8):
     """Every step of many scheduler configurations, fed with the same model outputs and noise."""
     generator = torch.Generator().manual_seed(5)
     start = torch.randn(1, 1, 1, numbers, generator=generator)
-    outputs = torch.randn(steps, 1, 1, 1, numbers, generator=generator)
-    noises = torch.randn(steps, 1, 1, 1, numbers, generator=generator)
-    variances = torch.rand(steps, 1, 1, 1, numbers, generator=generator)
+    outputs = torch.randn(most, 1, 1, 1, numbers, generator=generator)
+    noises = torch.randn(most, 1, 1, 1, numbers, generator=generator)
+    variances = torch.rand(most, 1, 1, 1, numbers, generator=generator)
     torch.Tensor.sqrt = rounded_sqrt
     kinds = dict(SAMPLERS, ddpm=DDPMScheduler)
     cases, expected = [], []
     for kind, config, eta in scheduler_cases():
+        count = config.pop("_steps", steps)
         scheduler = kinds[kind](**config)
-        scheduler.set_timesteps(steps)
+        scheduler.set_timesteps(count)
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)  # rounded time steps may come twice
         samples = start * scheduler.init_noise_sigma
-        row = run_scheduler(kind, scheduler, eta, samples, outputs, noises, variances)
-        assert torch.isfinite(row).all(), (kind, config)
+        rows = run_scheduler(kind, scheduler, eta, samples, outputs, noises, variances)
+        assert torch.isfinite(rows).all(), (kind, config)
         cases.append(dict(config, _class_name=type(scheduler).__name__, _eta=eta,
                           _timesteps=[float(t) for t in scheduler.timesteps]))
-        expected.append(row)
+        expected.append(rows)
     rows = dict(outputs=outputs, noises=noises, variances=variances)
-    rows = {key: value.reshape(steps, numbers).contiguous() for key, value in rows.items()}
-    save_file(dict(rows, start=start.flatten(), expected=torch.stack(expected)), FIXTURES / "schedulers.safetensors")
+    rows = {key: value.reshape(most, numbers).contiguous() for key, value in rows.items()}
+    # One after the other: a configuration has as many rows as time steps.
+    save_file(dict(rows, start=start.flatten(), expected=torch.cat(expected)), FIXTURES / "schedulers.safetensors")
     (FIXTURES / "schedulers.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
     print(len(cases), "scheduler configurations")
 

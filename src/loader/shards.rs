@@ -9,8 +9,11 @@ use crate::{LoadError, ModelFiles, source::checked_name, source::read_small};
 /// What an index is called, after the name of the weights that it stands for.
 const INDEX: &str = ".index.json";
 
-/// Files that `torch.save` writes. They are programs: to read one is to run it.
-const PICKLES: [&str; 4] = [".bin", ".ckpt", ".pt", ".pth"];
+/// What files that `torch.save` wrote end in. They are programs: to read one is to run it.
+const PICKLE: &str = ".bin";
+
+/// The most files that one index may name: each is kept open while a model is read.
+const MAX_SHARDS: usize = 1000;
 
 /// Where weights are, for a name such as `unet/diffusion_pytorch_model.safetensors`.
 pub(super) enum Weights {
@@ -73,6 +76,11 @@ pub(super) fn read_index(text: &[u8], index: &str) -> Result<Shards, LoadError> 
         checked_name(&shard)?;
         shards.file_of.insert(tensor, format!("{folder}{shard}"));
     }
+    let count = shards.files().len();
+    if count > MAX_SHARDS {
+        let reason = format!("it names {count} files, {MAX_SHARDS} are allowed");
+        return Err(LoadError::json(index, reason));
+    }
     Ok(shards)
 }
 
@@ -81,7 +89,7 @@ fn pickle(files: &dyn ModelFiles, file: &str) -> Option<LoadError> {
     let folder = file.rfind('/').map_or("", |slash| &file[..slash]);
     let is_beside = |name: &&String| {
         let (in_folder, last) = name.rsplit_once('/').unwrap_or(("", name));
-        in_folder == folder && PICKLES.iter().any(|ending| last.ends_with(ending))
+        in_folder == folder && last.ends_with(PICKLE)
     };
     let names = files.names().ok()?;
     let found = names.iter().find(is_beside)?;
@@ -134,6 +142,16 @@ mod tests {
             let error = read_index(index.as_bytes(), "m.index.json").expect_err(name);
             assert!(matches!(error, LoadError::UnsafeName { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn an_index_that_names_too_many_files_is_refused() {
+        let map: BTreeMap<_, _> = (0..=MAX_SHARDS)
+            .map(|i| (format!("t{i}"), format!("m-{i}.safetensors")))
+            .collect();
+        let index = serde_json::json!({ "weight_map": map }).to_string();
+        let error = read_index(index.as_bytes(), "m.index.json").expect_err("too many");
+        assert!(error.to_string().contains("m.index.json"), "{error}");
     }
 
     #[test]

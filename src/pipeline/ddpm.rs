@@ -117,7 +117,8 @@ impl Pipeline for DdpmPipeline {
         // With and without the class, in one call.
         let calls = if request.guidance.is_some() { 2 } else { 1 };
         let batch = request.batch.saturating_mul(calls);
-        working_memory(&self.config.unet, batch, self.unet.dtype(), machine)
+        let network = working_memory(&self.config.unet, batch, self.unet.dtype(), machine);
+        network.saturating_add(u64::from(request.batch) * Noise::STATE)
     }
 
     fn sample_size(&self) -> Option<UVec2> {

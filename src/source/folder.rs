@@ -102,7 +102,9 @@ pub(crate) fn checked(name: &str) -> Result<&Path, LoadError> {
     let inside = path
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
-    if name.is_empty() || !inside || name.contains(['\\', ':']) {
+    // One file has one name: `a/./b` and `a//b` are others for `a/b`.
+    let is_plain = !name.split('/').any(|part| part.is_empty() || part == ".");
+    if !is_plain || !inside || name.contains(['\\', ':']) {
         return Err(LoadError::UnsafeName { name: name.into() });
     }
     Ok(path)
@@ -167,6 +169,9 @@ mod tests {
             "/etc/passwd",
             "",
             "./a",
+            "a/./b",
+            "a//b",
+            "a/",
             "c:\\a",
             "a\\..\\b",
             "\\\\host\\a",

@@ -2,7 +2,7 @@
 
 use bevy::prelude::*;
 
-use super::{SchedulerConfig, UNetConfig, layout::Layout, options::Options};
+use super::{SchedulerConfig, TimeEmbedding, UNetConfig, layout::Layout, options::Options};
 use crate::{LoadError, ModelFiles};
 
 /// Everything that a pipeline's JSON files say.
@@ -25,12 +25,13 @@ impl DdpmConfig {
             unet: UNetConfig::read(files, layout.unet_config)?,
             scheduler: SchedulerConfig::read(files, layout.scheduler_config)?,
         };
-        config.check(layout)?;
+        config.check_channels(layout)?;
+        config.check_times(layout)?;
         Ok(config)
     }
 
     /// A network that predicts the variance, too, has an output for each.
-    fn check(&self, layout: &Layout) -> Result<(), LoadError> {
+    fn check_channels(&self, layout: &Layout) -> Result<(), LoadError> {
         let unet = &self.unet;
         let learned = self.scheduler.variance_type.is_learned();
         let expected = unet.in_channels * if learned { 2 } else { 1 };
@@ -50,6 +51,22 @@ impl DdpmConfig {
                 "{expected}, {times}, is expected with this scheduler's `variance_type`"
             ),
         })
+    }
+}
+
+impl DdpmConfig {
+    /// Learned time steps are all there are.
+    fn check_times(&self, layout: &Layout) -> Result<(), LoadError> {
+        let trained = self.scheduler.num_train_timesteps;
+        match self.unet.time_embedding {
+            TimeEmbedding::Learned(count) if count < trained => Err(LoadError::UnsupportedOption {
+                file: layout.unet_config.into(),
+                key: "num_train_timesteps".into(),
+                value: count.to_string(),
+                expected: format!("{trained}, as in the scheduler's configuration, are expected"),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use super::{
-    DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Denoiser, Guidance, Noise, TimeEmbedding,
-    sampler::Prediction, unet::Classes,
+    DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Denoiser, Guidance, Noise,
+    SchedulerConfig, TimeEmbedding, UNetConfig, sampler::Prediction, unet::Classes,
 };
 use crate::InferError;
 
@@ -42,16 +42,7 @@ impl<'a> Job<'a> {
             unet.sample_len(),
             request.image.as_ref().map(|image| image.strength()),
         )?;
-        if unet.time_embedding == TimeEmbedding::Fourier && denoiser.timesteps().contains(&0.0) {
-            let expected =
-                "a spacing without 0, such as `Trailing`: it takes the logarithm of time";
-            let spacing = format!("{:?}", scheduler.timestep_spacing);
-            return Err(InferError::invalid_request(
-                "timestep_spacing",
-                spacing,
-                expected,
-            ));
-        }
+        check_times(unet, &scheduler, denoiser.timesteps())?;
         let mut noise = Noise::new(request.seed, shape);
         let pictures = request.image.as_ref();
         let pictures = pictures.map(|image| image.samples(shape));
@@ -91,8 +82,11 @@ impl<'a> Job<'a> {
         DdpmOutput::new(self.shape, samples)
     }
 
+    /// What is beyond the range of pictures is cut off, as diffusers' pipelines do it.
     pub(super) fn finish(self) -> DdpmOutput {
-        DdpmOutput::new(self.shape, self.samples)
+        let samples = self.samples.into_iter();
+        let samples = samples.map(|sample| sample.clamp(-1.0, 1.0));
+        DdpmOutput::new(self.shape, samples.collect())
     }
 
     /// Calls the network once: what the model sees in the noisy samples, `(batch, channels, height,
@@ -102,20 +96,21 @@ impl<'a> Job<'a> {
         let view = self.denoiser.view(step, &self.samples);
         let input = Tensor::from_slice(&view, &self.shape, device)?;
         let timestep = self.denoiser.timesteps()[step];
-        let output = match (&self.guidance, &self.classes) {
-            (Some(guidance), Classes::Numbers(numbers)) => {
-                // Both in one call: without the class first.
-                let without = numbers.iter().map(|_| guidance.null_class);
-                let numbers = without.chain(numbers.iter().copied()).collect();
-                let both = Tensor::cat(&[&input, &input], 0)?;
-                let output = unet.forward(&both, timestep, &Classes::Numbers(numbers))?;
-                let parts = output.to_dtype(DType::F32)?.chunk(2, 0)?;
-                let towards = ((&parts[1] - &parts[0])? * f64::from(guidance.scale))?;
-                (&parts[0] + towards)?
-            }
-            _ => unet.forward(&input, timestep, &self.classes)?,
+        let (Some(guidance), Classes::Numbers(numbers)) = (&self.guidance, &self.classes) else {
+            let output = unet.forward(&input, timestep, &self.classes)?;
+            return self.split(&output.to_dtype(DType::F32)?);
         };
-        self.split(&output.to_dtype(DType::F32)?)
+        // Both in one call: without the class first.
+        let without = numbers.iter().map(|_| guidance.null_class);
+        let numbers = without.chain(numbers.iter().copied()).collect();
+        let both = Tensor::cat(&[&input, &input], 0)?;
+        let output = unet.forward(&both, timestep, &Classes::Numbers(numbers))?;
+        let halves = output.to_dtype(DType::F32)?.chunk(2, 0)?;
+        let (without, mut with) = (self.split(&halves[0])?, self.split(&halves[1])?);
+        for (with, without) in with.output.iter_mut().zip(without.output) {
+            *with = without + guidance.scale * (*with - without);
+        }
+        Ok(with)
     }
 
     /// Some networks predict the variance, too, in channels of its own.
@@ -131,4 +126,23 @@ impl<'a> Job<'a> {
             variance: has_variance.then(|| numbers(channels)).transpose()?,
         })
     }
+}
+
+/// A Fourier embedding takes the logarithm of the time step.
+fn check_times(
+    unet: &UNetConfig,
+    scheduler: &SchedulerConfig,
+    timesteps: &[f64],
+) -> Result<(), InferError> {
+    let has_logarithms = timesteps.iter().all(|timestep| *timestep > 0.0);
+    if unet.time_embedding != TimeEmbedding::Fourier || has_logarithms {
+        return Ok(());
+    }
+    let value = format!("{:?}", scheduler.timestep_spacing);
+    let expected = "a spacing without 0, such as `Trailing`: it takes the logarithm of time";
+    Err(InferError::invalid_request(
+        "timestep_spacing",
+        value,
+        expected,
+    ))
 }

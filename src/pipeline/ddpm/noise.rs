@@ -18,6 +18,9 @@ pub(super) struct Noise {
 }
 
 impl Noise {
+    /// Bytes that a sample takes, besides what is drawn.
+    pub(super) const STATE: u64 = size_of::<Normal>() as u64;
+
     /// Noise for the shape `(batch, channels, height, width)`.
     pub(super) fn new(seed: u64, [batch, channels, height, width]: [usize; 4]) -> Self {
         let samples = (0..batch)

@@ -87,11 +87,11 @@ impl Options {
     }
 }
 
-/// Python writes three numbers that JSON does not have. `-Infinity` stands for "no limit", which is null here; the
-/// others become texts, so that their keys are refused by name.
+/// Python writes three numbers that JSON does not have. They become texts, so that keys which do not expect them are
+/// refused by name.
 fn quote_python_numbers(text: &[u8]) -> Vec<u8> {
     const WORDS: [(&[u8], &[u8]); 3] = [
-        (b"-Infinity", b"null"),
+        (b"-Infinity", b"\"-Infinity\""),
         (b"Infinity", b"\"Infinity\""),
         (b"NaN", b"\"NaN\""),
     ];
@@ -145,10 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_json_does_not_have_are_null_or_refused_by_name() {
+    fn numbers_that_json_does_not_have_are_texts() {
         let mut options =
             options(r#"{"a": -Infinity, "b": NaN, "c": "-Infinity \" NaN", "d": Infinity}"#);
-        assert_eq!(options.take("a", Some(1.0)).expect("null"), None);
+        let a: String = options.take("a", String::new()).expect("a text");
+        assert_eq!(a, "-Infinity");
         let text: String = options.take("c", String::new()).expect("a text");
         assert_eq!(text, "-Infinity \" NaN");
         for key in ["b", "d"] {

@@ -11,7 +11,7 @@ use wgpu_types::{Extent3d, TextureDimension, TextureFormat};
 pub struct DdpmOutput {
     /// `(batch, channels, height, width)`.
     pub shape: [usize; 4],
-    /// The numbers in one run, -1 to 1; a preview goes beyond.
+    /// The numbers in one run, -1 to 1; a preview may go beyond.
     pub samples: Arc<[f32]>,
 }
 

@@ -165,7 +165,7 @@ impl Denoiser {
         sampler: Sampler,
         steps: u32,
         row: usize,
-        strength: Option<f32>,
+        strength: Option<f64>,
     ) -> Result<Self, InferError> {
         let trained = config.num_train_timesteps;
         let count = steps as usize;
@@ -180,8 +180,8 @@ impl Denoiser {
             Sampler::Euler => Box::new(Euler::new(config, count)),
             Sampler::DpmSolverPlusPlus => Box::new(DpmSolver::new(config, count, row)?),
         };
-        let is_beyond = |timestep: &f64| *timestep >= trained as f64;
-        if method.timesteps().iter().any(is_beyond) {
+        let is_within = |timestep: &f64| *timestep < trained as f64;
+        if !method.timesteps().iter().all(is_within) {
             let expected =
                 format!("fewer steps: with its `steps_offset` the first is beyond {trained}");
             return Err(InferError::invalid_request("steps", steps, expected));
@@ -190,6 +190,16 @@ impl Denoiser {
             Some(strength) => skipped(method.timesteps().len(), strength)?,
             None => 0,
         };
+        let sees_nothing = method.level(skipped).signal == 0.0;
+        if sees_nothing && config.prediction_type == PredictionType::Epsilon {
+            let value = format!("{:?}", config.timestep_spacing);
+            let expected = "a spacing without the last time step, in which no picture is left";
+            return Err(InferError::invalid_request(
+                "timestep_spacing",
+                value,
+                expected,
+            ));
+        }
         Ok(Self { method, skipped })
     }
 
@@ -235,8 +245,8 @@ impl Denoiser {
 }
 
 /// How many of the steps are left out, as diffusers counts them.
-fn skipped(steps: usize, strength: f32) -> Result<usize, InferError> {
-    let taken = (steps as f64 * f64::from(strength)) as usize;
+fn skipped(steps: usize, strength: f64) -> Result<usize, InferError> {
+    let taken = (steps as f64 * strength) as usize;
     if (0.0..=1.0).contains(&strength) && taken > 0 {
         return Ok(steps - taken.min(steps));
     }
@@ -251,7 +261,7 @@ mod tests {
     fn denoiser(
         sampler: Sampler,
         steps: u32,
-        strength: Option<f32>,
+        strength: Option<f64>,
     ) -> Result<Denoiser, InferError> {
         Denoiser::new(&SchedulerConfig::default(), sampler, steps, 2, strength)
     }
@@ -274,7 +284,7 @@ mod tests {
         for eta in [1.5, f64::NAN] {
             assert!(denoiser(Sampler::Ddim { eta }, 10, None).is_err(), "{eta}");
         }
-        for strength in [-0.1, 0.0, 0.05, 1.1, f32::NAN] {
+        for strength in [-0.1, 0.0, 0.05, 1.1, f64::NAN] {
             let refused = denoiser(Sampler::default(), 10, Some(strength));
             assert!(refused.is_err(), "{strength}");
         }
@@ -328,6 +338,27 @@ mod tests {
             let noise = |denoiser: &Denoiser| denoiser.start(vec![1.0], Some(&[0.0]))[0];
             assert!(noise(&part) < noise(&whole), "{sampler:?}");
         }
+    }
+
+    #[test]
+    fn steps_are_counted_as_python_counts_them() {
+        for (strength, taken) in [(0.7, 7), (0.9, 9), (0.35, 3), (1.0, 10)] {
+            assert_eq!(skipped(10, strength).ok(), Some(10 - taken), "{strength}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_sees_nothing_of_the_picture_is_refused() {
+        let config = SchedulerConfig {
+            rescale_betas_zero_snr: true,
+            timestep_spacing: Some(TimestepSpacing::Trailing),
+            ..Default::default()
+        };
+        for sampler in [Sampler::Ddpm, Sampler::default()] {
+            let refused = Denoiser::new(&config, sampler, 10, 2, None);
+            assert!(refused.is_err(), "{sampler:?}");
+        }
+        assert!(Denoiser::new(&config, Sampler::Euler, 10, 2, None).is_ok());
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl UNet {
             load.next().await;
             up.push(UpBlock::new(config, index, vb.pp("up_blocks").pp(index))?);
         }
-        let (groups, eps) = (config.norm_num_groups, config.norm_eps);
+        let (groups, eps) = (config.groups(channels[0]), config.norm_eps);
         let norm_out = group_norm(groups, channels[0], eps, vb.pp("conv_norm_out"))?;
         let conv_out = conv2d(channels[0], config.out_channels, 3, SAME, vb.pp("conv_out"))?;
         Ok(Self {

@@ -295,6 +295,8 @@ mod tests {
             ("trained_betas", vec![0.1, 0.2].into()),
             ("beta_start", (-0.1).into()),
             ("beta_end", 1.0.into()),
+            ("beta_end", 0.9.into()),
+            ("sigma_max", 1e300.into()),
             ("clip_sample_range", (-1).into()),
             ("sample_max_value", 0.5.into()),
             ("dynamic_thresholding_ratio", 1.5.into()),

@@ -23,8 +23,9 @@ impl DpmSolver {
         row: usize,
     ) -> Result<Self, InferError> {
         let sigmas = Sigmas::for_solver(config, steps);
-        let falls = sigmas.levels.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falls || sigmas.timesteps.is_empty() {
+        let (before, end) = sigmas.levels.split_at(sigmas.timesteps.len());
+        let falls = before.windows(2).all(|pair| pair[0] > pair[1]);
+        if !falls || before.last().is_none_or(|last| !(end[0] <= *last)) {
             let expected = "fewer steps: two of them would be at the same noise level";
             return Err(InferError::invalid_request("steps", steps, expected));
         }
@@ -87,6 +88,10 @@ impl Method for DpmSolver {
         self.remember(step, samples, prediction);
         let (now, after) = (self.level(step), self.level(step + 1));
         let h = self.lambda(step + 1) - self.lambda(step);
+        if h == 0.0 {
+            // The last of some spacings is where it ends already.
+            return;
+        }
         let of_sample = after.noise / now.noise;
         let shrink = (-h).exp() - 1.0;
         // How strongly the picture and its first two derivatives count.

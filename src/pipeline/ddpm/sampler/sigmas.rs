@@ -151,6 +151,9 @@ impl Trained {
         let most = self.logs.len().saturating_sub(2);
         let low = reached.saturating_sub(1).min(most);
         let high = (low + 1).min(self.logs.len() - 1);
+        if low == high {
+            return low as f64;
+        }
         let part = ((log_at(low) - log) / (log_at(low) - log_at(high))).clamp(0.0, 1.0);
         (1.0 - part) * low as f64 + part * high as f64
     }

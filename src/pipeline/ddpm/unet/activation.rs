@@ -1,7 +1,6 @@
 //! What makes the network more than linear.
 
 use candle_core::{Result, Tensor};
-use candle_nn::ops::mish;
 
 use super::ActivationFunction;
 
@@ -15,4 +14,13 @@ impl ActivationFunction {
             Self::Relu => hidden.relu(),
         }
     }
+}
+
+/// Step by step, so that no more than one result is held besides the input: candle's keeps four.
+fn mish(hidden: &Tensor) -> Result<Tensor> {
+    let mut gate = hidden.exp()?;
+    gate = gate.affine(1.0, 1.0)?;
+    gate = gate.log()?;
+    gate = gate.tanh()?;
+    hidden * gate
 }

@@ -9,6 +9,7 @@ mod blocks;
 mod check;
 mod take;
 
+use blocks::quarter;
 pub use blocks::{BlockType, Resampling};
 
 /// How the network is told the time step.
@@ -93,8 +94,8 @@ pub struct UNetConfig {
     pub act_fn: ActivationFunction,
     /// Channels of one attention head; [`None`] is a single head.
     pub attention_head_dim: Option<usize>,
-    /// Groups of the norms.
-    pub norm_num_groups: usize,
+    /// Groups of the norms; [`None`] is a quarter of the channels, at most 32, and only for blocks with a skip.
+    pub norm_num_groups: Option<usize>,
     /// Groups of the norm before the middle's attention, where they differ.
     pub attn_norm_num_groups: Option<usize>,
     /// Added to the variance in norms.
@@ -128,9 +129,27 @@ impl UNetConfig {
         }
     }
 
-    /// Channels in front of a block on the way down.
-    pub(super) fn down_inputs(&self, index: usize) -> usize {
-        self.block_out_channels[index.saturating_sub(1)]
+    /// What the layers of a block on the way down get and give.
+    pub(super) fn down_layers(&self, index: usize) -> impl Iterator<Item = (usize, usize)> {
+        let inputs = self.block_out_channels[index.saturating_sub(1)];
+        let outputs = self.block_out_channels[index];
+        let layers = 0..self.layers_per_block;
+        layers.map(move |layer| (if layer == 0 { inputs } else { outputs }, outputs))
+    }
+
+    /// Groups of a norm over so many channels, in the middle and at the end.
+    pub(super) fn groups(&self, channels: usize) -> usize {
+        self.norm_num_groups.unwrap_or_else(|| quarter(channels))
+    }
+
+    /// Whether a block halves what it has worked on by a residual block.
+    pub(super) fn halves_by_resnet(&self, block: BlockType) -> bool {
+        block.resamples_by_resnet(self.downsample_type)
+    }
+
+    /// Whether a block doubles what it has worked on by a residual block.
+    pub(super) fn doubles_by_resnet(&self, block: BlockType) -> bool {
+        block.resamples_by_resnet(self.upsample_type)
     }
 
     /// What the layers of a block on the way up get: from below, and from the way down; and what they give.
@@ -231,6 +250,10 @@ mod tests {
             ("sample_size", 1_000_000.into()),
             ("block_out_channels", json!([3_200_000_000_000_u64, 64])),
             ("attn_norm_num_groups", 0.into()),
+            ("attn_norm_num_groups", 7.into()),
+            ("norm_num_groups", Value::Null),
+            ("attention_head_dim", 7.into()),
+            ("_class_name", "UNet2DConditionModel".into()),
             ("num_class_embeds", 0.into()),
             ("freq_shift", 16.into()),
             ("brand_new_key", true.into()),
@@ -245,9 +268,42 @@ mod tests {
     }
 
     #[test]
+    fn heads_only_count_where_there_is_attention() {
+        let plain = [
+            ("block_out_channels", json!([12, 20])),
+            ("norm_num_groups", 4.into()),
+            ("down_block_types", json!(["DownBlock2D", "DownBlock2D"])),
+            ("up_block_types", json!(["UpBlock2D", "UpBlock2D"])),
+            ("add_attention", false.into()),
+            ("attn_norm_num_groups", 7.into()),
+        ];
+        assert!(read(&plain).is_ok());
+        let attention = ("add_attention", true.into());
+        let with_attention = [&plain[..4], &[attention]].concat();
+        assert!(read(&with_attention).is_err(), "8 does not divide 20");
+    }
+
+    #[test]
+    fn blocks_with_a_skip_need_three_channels_and_no_groups() {
+        let skips = [
+            (
+                "down_block_types",
+                json!(["SkipDownBlock2D", "SkipDownBlock2D"]),
+            ),
+            ("up_block_types", json!(["SkipUpBlock2D", "SkipUpBlock2D"])),
+            ("norm_num_groups", Value::Null),
+        ];
+        assert!(read(&skips).is_ok());
+        for key in ["in_channels", "out_channels"] {
+            let error = read(&[&skips[..], &[(key, 4.into())]].concat()).expect_err(key);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+    }
+
+    #[test]
     fn the_way_up_mirrors_the_way_down() {
         let config = read(&[("layers_per_block", 1.into())]).expect("a configuration");
-        assert_eq!((config.down_inputs(0), config.down_inputs(1)), (32, 32));
+        assert!(config.down_layers(1).eq([(32, 64)]));
         let layers: Vec<_> = config.up_layers(0).collect();
         assert_eq!(layers, [(64, 64, 64), (64, 32, 64)]);
         let layers: Vec<_> = config.up_layers(1).collect();

@@ -6,7 +6,7 @@
 
 use candle_core::DType;
 
-use super::{BlockType, Resampling, UNetConfig};
+use super::{BlockType, UNetConfig};
 
 /// Output pixels that candle's convolution works on at once.
 const TILE: u128 = 512;
@@ -96,12 +96,7 @@ impl Meter {
         let blocks = config.down_blocks.len();
         for (index, block) in config.down_blocks.iter().enumerate() {
             let outputs = config.block_out_channels[index];
-            for layer in 0..config.layers_per_block {
-                let inputs = if layer == 0 {
-                    config.down_inputs(index)
-                } else {
-                    outputs
-                };
+            for (inputs, outputs) in config.down_layers(index) {
                 self.layer(config, (inputs, outputs), side, block.has_attention());
                 self.keep(skips, outputs, side);
             }
@@ -214,9 +209,7 @@ impl Meter {
         side: Side,
     ) -> Side {
         let before = self.live;
-        let by_resnet = block == BlockType::Resnet
-            || block == BlockType::Attention && config.downsample_type == Resampling::Resnet;
-        let to = if by_resnet || block.has_skip() {
+        let to = if config.halves_by_resnet(block) || block.has_skip() {
             let to = (side.0 / 2, side.1 / 2);
             self.resample(channels, block, side, to);
             to
@@ -245,9 +238,7 @@ impl Meter {
     ) -> Side {
         let to = (2 * side.0, 2 * side.1);
         let before = self.live;
-        let by_resnet = block == BlockType::Resnet
-            || block == BlockType::Attention && config.upsample_type == Resampling::Resnet;
-        if by_resnet || block.has_skip() {
+        if config.doubles_by_resnet(block) || block.has_skip() {
             self.resample(channels, block, side, to);
         } else {
             self.live += self.size(channels, side) + self.size(channels, to);

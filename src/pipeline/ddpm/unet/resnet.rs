@@ -105,17 +105,21 @@ impl ResnetBlock {
 
     /// `hidden` has the shape `(batch, channels, height, width)`, `time` the shape `(batch, dim)`.
     pub(super) fn forward(&self, hidden: &Tensor, time: &Tensor) -> Result<Tensor> {
-        let inner = self.activation.apply(&self.norm1.forward(hidden)?)?;
-        let (inner, outer) = match self.resample {
-            Some(resample) => (resample.apply(&inner)?, resample.apply(hidden)?),
-            None => (inner, hidden.clone()),
-        };
-        let inner = self.with_time(&self.conv1.forward(&inner)?, time)?;
-        let inner = self.conv2.forward(&self.activation.apply(&inner)?)?;
-        let outer = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(&outer)?,
-            None => outer,
-        };
+        // Overwritten and not shadowed: what is not needed any more goes at once.
+        let mut inner = self.norm1.forward(hidden)?;
+        inner = self.activation.apply(&inner)?;
+        let mut outer = hidden.clone();
+        if let Some(resample) = self.resample {
+            inner = resample.apply(&inner)?;
+            outer = resample.apply(&outer)?;
+        }
+        inner = self.conv1.forward(&inner)?;
+        inner = self.with_time(&inner, time)?;
+        inner = self.activation.apply(&inner)?;
+        inner = self.conv2.forward(&inner)?;
+        if let Some(shortcut) = &self.shortcut {
+            outer = shortcut.forward(&outer)?;
+        }
         scaled(outer + inner, self.scale_factor)
     }
 

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::SchedulerConfig;
-use crate::{LoadError, pipeline::ddpm::options::Options};
+use crate::{
+    LoadError,
+    pipeline::ddpm::{options::Options, sampler::schedule::alphas_cumprod},
+};
 
 /// The most time steps of a training.
 const MAX_TIMESTEPS: usize = 100_000;
@@ -23,21 +26,13 @@ impl SchedulerConfig {
             let expected = "it has to be below `num_train_timesteps`";
             return refuse("steps_offset", self.steps_offset.into(), expected);
         }
-        for (key, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
-            if let Some(sigma) = sigma.filter(|sigma| !(sigma.is_normal() && *sigma > 0.0)) {
-                return refuse(key, sigma.into(), "more than 0 is expected");
-            }
-        }
+        self.check_sigmas(options)?;
         if !(1..=3).contains(&self.solver_order) {
             return refuse(
                 "solver_order",
                 self.solver_order.into(),
                 "1 to 3 is expected",
             );
-        }
-        let clipped = self.lambda_min_clipped;
-        if clipped.is_nan() || clipped == f64::INFINITY {
-            return refuse("lambda_min_clipped", clipped.into(), "a number is expected");
         }
         Ok(())
     }
@@ -50,16 +45,50 @@ impl SchedulerConfig {
                 return Err(options.unsupported(key, &beta.into(), expected));
             }
         }
-        let Some(betas) = &self.trained_betas else {
-            return Ok(());
-        };
         let steps = self.num_train_timesteps;
-        let is_sane = betas.iter().all(|beta| is_beta(f64::from(*beta)));
-        if is_sane && betas.len() == steps {
+        if let Some(betas) = &self.trained_betas
+            && betas.len() != steps
+        {
+            let value = Value::from(format!("a list of {}", betas.len()));
+            let expected = format!("{steps} numbers are expected");
+            return Err(options.unsupported("trained_betas", &value, expected));
+        }
+        self.check_alphas(options)
+    }
+
+    /// A picture is never whole, and never gone but at the end of a rescaled schedule: samplers divide by both.
+    fn check_alphas(&self, options: &Options) -> Result<(), LoadError> {
+        let alphas = alphas_cumprod(self);
+        let last = alphas.len() - 1;
+        let is_sane = |(step, alpha): (usize, &f32)| {
+            let is_end = self.rescale_betas_zero_snr && step == last && last > 0;
+            (*alpha > 0.0 && *alpha < 1.0) || (is_end && *alpha == 0.0)
+        };
+        if alphas.iter().enumerate().all(is_sane) {
             return Ok(());
         }
-        let value = Value::from(format!("a list of {}", betas.len()));
-        let expected = format!("{steps} numbers, 0 or more and less than 1, are expected");
-        Err(options.unsupported("trained_betas", &value, expected))
+        let (key, value) = match &self.trained_betas {
+            Some(betas) => ("trained_betas", format!("a list of {}", betas.len())),
+            None => ("beta_end", self.beta_end.to_string()),
+        };
+        let expected = "with the other numbers of the schedule, a time step has all or nothing of the picture; \
+                        betas above 0, and small enough for `num_train_timesteps`, are expected";
+        Err(options.unsupported(key, &value.into(), expected))
+    }
+
+    fn check_sigmas(&self, options: &Options) -> Result<(), LoadError> {
+        let is_level = |sigma: f64| (sigma as f32).is_normal() && sigma > 0.0;
+        for (key, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
+            if let Some(sigma) = sigma.filter(|sigma| !is_level(*sigma)) {
+                return Err(options.unsupported(key, &sigma.into(), "more than 0 is expected"));
+            }
+        }
+        match (self.sigma_min, self.sigma_max) {
+            (Some(least), Some(most)) if least >= most => {
+                let expected = format!("less than `sigma_max`, {most}, is expected");
+                Err(options.unsupported("sigma_min", &least.into(), expected))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -48,9 +48,7 @@ impl SchedulerConfig {
             solver_type: options.take("solver_type", default.solver_type)?,
             lower_order_final: options.take("lower_order_final", true)?,
             euler_at_final: options.take("euler_at_final", false)?,
-            lambda_min_clipped: options
-                .take::<Option<f64>>("lambda_min_clipped", None)?
-                .unwrap_or(default.lambda_min_clipped),
+            lambda_min_clipped: take_lambda_min(options)?,
         };
         config.check(options)?;
         Ok(config)
@@ -127,6 +125,21 @@ fn take_sigma_spacing(options: &mut Options) -> Result<SigmaSpacing, LoadError> 
         chosen = spacing;
     }
     Ok(chosen)
+}
+
+/// No limit is `-Infinity` in Python.
+fn take_lambda_min(options: &mut Options) -> Result<f64, LoadError> {
+    match options.take("lambda_min_clipped", Value::Null)? {
+        Value::Null => Ok(f64::NEG_INFINITY),
+        Value::String(text) if text == "-Infinity" => Ok(f64::NEG_INFINITY),
+        value => value.as_f64().ok_or_else(|| {
+            options.unsupported(
+                "lambda_min_clipped",
+                &value,
+                "a number or -Infinity is expected",
+            )
+        }),
+    }
 }
 
 /// A text that is one of two: returns whether it is the second. The first is the default.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, conv2d};
 
 use super::{Layer, ResnetBlock, ResnetShape};
-use crate::pipeline::ddpm::unet::{BlockType, Resampling, SAME, UNetConfig, resample::Resample};
+use crate::pipeline::ddpm::unet::{BlockType, SAME, UNetConfig, resample::Resample};
 
 /// One of diffusers' `…DownBlock2D`, and `ResnetDownsampleBlock2D`.
 pub(in super::super) struct DownBlock {
@@ -34,20 +34,14 @@ impl DownBlock {
     ) -> Result<Self> {
         let block = config.down_blocks[index];
         let outputs = config.block_out_channels[index];
-        let layer = |layer: usize| {
-            let inputs = if layer == 0 {
-                config.down_inputs(index)
-            } else {
-                outputs
-            };
+        let layer = |(layer, (inputs, outputs)): (usize, (usize, usize))| {
             let groups = |channels| block.groups(config.norm_num_groups, channels);
             let groups = (groups(inputs), groups(outputs));
             let shape = ResnetShape::new((inputs, outputs), groups, block.scale_factor());
             Layer::new(config, block, layer, shape, &vb)
         };
-        let layers = (0..config.layers_per_block)
-            .map(layer)
-            .collect::<Result<_>>()?;
+        let layers = config.down_layers(index).enumerate().map(layer);
+        let layers = layers.collect::<Result<_>>()?;
         let is_last = index + 1 == config.block_out_channels.len();
         let downsample = (!is_last).then(|| Downsample::new(config, block, outputs, &vb));
         Ok(Self {
@@ -90,8 +84,6 @@ impl Downsample {
             let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
             ResnetBlock::new(config, shape, name)
         };
-        let by_resnet = block == BlockType::Resnet
-            || block == BlockType::Attention && config.downsample_type == Resampling::Resnet;
         let vb_down = vb.pp("downsamplers").pp(0);
         if block.has_skip() {
             let one_by_one = Conv2dConfig::default();
@@ -106,7 +98,7 @@ impl Downsample {
                 )?,
             });
         }
-        if by_resnet {
+        if config.halves_by_resnet(block) {
             return Ok(Self::Resnet(resnet(Resample::Halve, vb_down)?));
         }
         let padding = config.downsample_padding;

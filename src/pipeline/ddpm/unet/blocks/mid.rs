@@ -20,7 +20,7 @@ impl MidBlock {
             .last()
             .expect("a configuration has blocks");
         let factor = config.mid_block_scale_factor;
-        let groups = config.norm_num_groups;
+        let groups = config.groups(channels);
         let shape = ResnetShape::new((channels, channels), (groups, groups), factor);
         let resnet = |index: usize| ResnetBlock::new(config, shape, vb.pp("resnets").pp(index));
         // Where time scales and shifts, diffusers' attention has no norm unless it is asked for one.

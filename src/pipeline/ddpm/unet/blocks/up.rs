@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Conv2d, GroupNorm, Module, VarBuilder, conv2d, group_norm};
 
 use super::{Attention, Layer, ResnetBlock, ResnetShape, attention};
-use crate::pipeline::ddpm::unet::{BlockType, Resampling, SAME, UNetConfig, resample::Resample};
+use crate::pipeline::ddpm::unet::{BlockType, SAME, UNetConfig, resample::Resample};
 
 /// One of diffusers' `…UpBlock2D`, and `ResnetUpsampleBlock2D`.
 pub(in super::super) struct UpBlock {
@@ -101,8 +101,6 @@ impl Upsample {
             let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
             ResnetBlock::new(config, shape, name)
         };
-        let by_resnet = block == BlockType::Resnet
-            || block == BlockType::Attention && config.upsample_type == Resampling::Resnet;
         let vb_up = vb.pp("upsamplers").pp(0);
         if block.has_skip() {
             return Ok(Self::Skip {
@@ -111,7 +109,7 @@ impl Upsample {
                 conv: conv2d(channels, config.in_channels, 3, SAME, vb.pp("skip_conv"))?,
             });
         }
-        if by_resnet {
+        if config.doubles_by_resnet(block) {
             return Ok(Self::Resnet(resnet(Resample::Double, vb_up)?));
         }
         let conv = conv2d(channels, channels, 3, SAME, vb_up.pp("conv"))?;

@@ -59,16 +59,19 @@ impl BlockType {
     }
 
     /// Groups of a norm over so many channels, where others have `usual`.
-    pub(in super::super) fn groups(self, usual: usize, channels: usize) -> usize {
-        if self.has_skip() {
-            (channels / 4).min(32)
-        } else {
-            usual
-        }
+    pub(in super::super) fn groups(self, usual: Option<usize>, channels: usize) -> usize {
+        usual
+            .filter(|_| !self.has_skip())
+            .unwrap_or_else(|| quarter(channels))
     }
 
     /// Groups of the first norm in a block on the way up, for channels from below and from the way down.
-    pub(in super::super) fn up_groups(self, usual: usize, below: usize, skip: usize) -> usize {
+    pub(in super::super) fn up_groups(
+        self,
+        usual: Option<usize>,
+        below: usize,
+        skip: usize,
+    ) -> usize {
         match self {
             // As diffusers has it: only the skip is divided.
             Self::AttentionSkip => (below + skip / 4).min(32),
@@ -77,13 +80,20 @@ impl BlockType {
     }
 
     /// Groups of the norm before attention.
-    pub(in super::super) fn attention_groups(self, usual: usize) -> usize {
-        if self.has_skip() {
-            SKIP_ATTENTION_GROUPS
-        } else {
-            usual
-        }
+    pub(in super::super) fn attention_groups(self, usual: Option<usize>) -> usize {
+        usual
+            .filter(|_| !self.has_skip())
+            .unwrap_or(SKIP_ATTENTION_GROUPS)
     }
+
+    pub(super) fn resamples_by_resnet(self, how: Resampling) -> bool {
+        self == Self::Resnet || self == Self::Attention && how == Resampling::Resnet
+    }
+}
+
+/// Groups of a norm where no number is given.
+pub(super) fn quarter(channels: usize) -> usize {
+    (channels / 4).min(32)
 }
 
 pub(super) const DOWN: [(&str, BlockType); 5] = [

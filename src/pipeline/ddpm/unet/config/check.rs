@@ -9,7 +9,6 @@ impl UNetConfig {
     pub(super) fn check(&self, options: &Options) -> Result<(), LoadError> {
         self.check_numbers(options)?;
         self.check_norms(options)?;
-        self.check_heads(options)?;
         self.check_size(options)?;
         self.check_skips(options)
     }
@@ -34,32 +33,36 @@ impl UNetConfig {
 
     fn check_norms(&self, options: &Options) -> Result<(), LoadError> {
         let usual = self.norm_num_groups;
-        let divides = |groups: usize, channels: usize| {
-            let key = "norm_num_groups";
-            divides(options, key, groups, channels)
-        };
-        divides(usual, self.block_out_channels[0])?;
+        let divides = |groups, channels| divides(options, "norm_num_groups", groups, channels);
+        let (first, last) = self.ends();
+        divides(self.groups(first), first)?;
         for (index, block) in self.down_blocks.iter().enumerate() {
-            let channels = self.block_out_channels[index];
-            for channels in [self.down_inputs(index), channels] {
-                divides(block.groups(usual, channels), channels)?;
+            for (inputs, outputs) in self.down_layers(index) {
+                divides(block.groups(usual, inputs), inputs)?;
+                divides(block.groups(usual, outputs), outputs)?;
+                self.check_attention(options, *block, outputs)?;
             }
-            self.check_attention_norm(options, *block, channels)?;
         }
         for (index, block) in self.up_blocks.iter().enumerate() {
             for (below, skip, outputs) in self.up_layers(index) {
                 divides(block.up_groups(usual, below, skip), below + skip)?;
                 divides(block.groups(usual, outputs), outputs)?;
-                self.check_attention_norm(options, *block, outputs)?;
+                self.check_attention(options, *block, outputs)?;
             }
         }
-        let last = *self.block_out_channels.last().unwrap_or(&0);
-        divides(usual, last)?;
-        let groups = self.attn_norm_num_groups.unwrap_or(usual);
-        self::divides(options, "attn_norm_num_groups", groups, last)
+        if self.mid_block {
+            divides(self.groups(last), last)?;
+        }
+        self.check_middle(options, last)
     }
 
-    fn check_attention_norm(
+    /// Channels of the first and of the last block.
+    fn ends(&self) -> (usize, usize) {
+        let channels = &self.block_out_channels;
+        (channels[0], channels[channels.len() - 1])
+    }
+
+    fn check_attention(
         &self,
         options: &Options,
         block: BlockType,
@@ -69,13 +72,23 @@ impl UNetConfig {
             return Ok(());
         }
         let groups = block.attention_groups(self.norm_num_groups);
-        divides(options, "norm_num_groups", groups, channels)
+        divides(options, "norm_num_groups", groups, channels)?;
+        self.check_heads(options, channels)
     }
 
-    fn check_heads(&self, options: &Options) -> Result<(), LoadError> {
-        let size = self.attention_head_dim.unwrap_or(1);
-        let mut channels = self.block_out_channels.iter();
-        channels.try_for_each(|channels| divides(options, "attention_head_dim", size, *channels))
+    fn check_middle(&self, options: &Options, channels: usize) -> Result<(), LoadError> {
+        if !(self.mid_block && self.add_attention) {
+            return Ok(());
+        }
+        if let Some(groups) = self.attn_norm_num_groups {
+            divides(options, "attn_norm_num_groups", groups, channels)?;
+        }
+        self.check_heads(options, channels)
+    }
+
+    fn check_heads(&self, options: &Options, channels: usize) -> Result<(), LoadError> {
+        let size = self.attention_head_dim.unwrap_or(channels);
+        divides(options, "attention_head_dim", size, channels)
     }
 
     fn check_size(&self, options: &Options) -> Result<(), LoadError> {
@@ -90,6 +103,13 @@ impl UNetConfig {
 
     /// The picture that goes along has three channels and the block's size, so all blocks have to take it along.
     fn check_skips(&self, options: &Options) -> Result<(), LoadError> {
+        let has_plain = |blocks: &[BlockType]| !blocks.iter().all(|block| block.has_skip());
+        if self.norm_num_groups.is_none()
+            && (has_plain(&self.down_blocks) || has_plain(&self.up_blocks))
+        {
+            let expected = "a number is expected, unless all blocks have a skip";
+            return Err(options.unsupported("norm_num_groups", &Value::Null, expected));
+        }
         let ways = [
             ("down_block_types", &self.down_blocks),
             ("up_block_types", &self.up_blocks),
@@ -101,12 +121,17 @@ impl UNetConfig {
             }
             if with_skip < blocks.len() {
                 let value = Value::from(format!("{blocks:?}"));
-                let expected = "blocks with and without a skip cannot be mixed";
+                let expected = "mixing blocks with and without a skip is not implemented";
                 return Err(options.unsupported(key, &value, expected));
             }
-            if self.in_channels != 3 {
-                let expected = "blocks with a skip need 3 channels";
-                return Err(options.unsupported("in_channels", &self.in_channels.into(), expected));
+            for (key, channels) in [
+                ("in_channels", self.in_channels),
+                ("out_channels", self.out_channels),
+            ] {
+                if channels != 3 {
+                    let expected = "blocks with a skip need 3 channels";
+                    return Err(options.unsupported(key, &channels.into(), expected));
+                }
             }
         }
         Ok(())

@@ -25,6 +25,7 @@ const MAX_TIMESTEPS: usize = 100_000;
 
 impl UNetConfig {
     pub(super) fn take(options: &mut Options) -> Result<Self, LoadError> {
+        options.only("_class_name", "UNet2DModel")?;
         options.ignore(&["dropout"]);
         let channels = take_channels(options)?;
         let blocks = channels.len();
@@ -48,7 +49,7 @@ impl UNetConfig {
             upsample_type: take_resampling(options, "upsample_type")?,
             act_fn: take_activation(options)?,
             attention_head_dim: options.take("attention_head_dim", Some(8))?,
-            norm_num_groups: take_count(options, "norm_num_groups", 32, MAX_CHANNELS)?,
+            norm_num_groups: take_groups(options)?,
             attn_norm_num_groups: take_optional(options, "attn_norm_num_groups")?,
             norm_eps: options.take("norm_eps", 1e-5)?,
             time_scale_shift: take_time_scale_shift(options)?,
@@ -83,6 +84,17 @@ fn take_count(
 
 fn take_optional(options: &mut Options, key: &str) -> Result<Option<usize>, LoadError> {
     match options.take(key, None)? {
+        Some(count) if !(1..=MAX_CHANNELS).contains(&count) => {
+            let expected = format!("1 to {MAX_CHANNELS}, or null, is expected");
+            Err(options.unsupported(key, &count.into(), expected))
+        }
+        other => Ok(other),
+    }
+}
+
+fn take_groups(options: &mut Options) -> Result<Option<usize>, LoadError> {
+    let key = "norm_num_groups";
+    match options.take(key, Some(32))? {
         Some(count) if !(1..=MAX_CHANNELS).contains(&count) => {
             let expected = format!("1 to {MAX_CHANNELS}, or null, is expected");
             Err(options.unsupported(key, &count.into(), expected))
