@@ -31,21 +31,9 @@ impl<'a> Job<'a> {
         request.check(unet)?;
         let (width, height) = unet.sample_size;
         let shape = [request.batch as usize, unet.in_channels, height, width];
-        let mut scheduler = pipeline.config.scheduler.clone();
-        if let Some(spacing) = settings.timestep_spacing {
-            scheduler.timestep_spacing = Some(spacing);
-        }
-        let denoiser = Denoiser::new(
-            &scheduler,
-            request.sampler.unwrap_or(settings.sampler),
-            request.steps,
-            unet.sample_len(),
-            request.image.as_ref().map(|image| image.strength()),
-        )?;
-        check_times(unet, &scheduler, denoiser.timesteps())?;
+        let denoiser = denoiser(pipeline, request, settings)?;
         let mut noise = Noise::new(request.seed, shape);
-        let pictures = request.image.as_ref();
-        let pictures = pictures.map(|image| image.samples(shape));
+        let pictures = request.image.as_ref().map(|image| image.samples(shape));
         let samples = denoiser.start(request.start_noise(&mut noise), pictures.as_deref());
         Ok(Self {
             pipeline,
@@ -126,6 +114,25 @@ impl<'a> Job<'a> {
             variance: has_variance.then(|| numbers(channels)).transpose()?,
         })
     }
+}
+
+fn denoiser(
+    pipeline: &DdpmPipeline,
+    request: &DdpmRequest,
+    settings: &DdpmSettings,
+) -> Result<Denoiser, InferError> {
+    let unet = &pipeline.config.unet;
+    let mut scheduler = pipeline.config.scheduler.clone();
+    scheduler.timestep_spacing = settings.timestep_spacing.or(scheduler.timestep_spacing);
+    let denoiser = Denoiser::new(
+        &scheduler,
+        request.sampler.unwrap_or(settings.sampler),
+        request.steps,
+        unet.sample_len(),
+        request.image.as_ref().map(|image| image.strength()),
+    )?;
+    check_times(unet, &scheduler, denoiser.timesteps())?;
+    Ok(denoiser)
 }
 
 /// A Fourier embedding takes the logarithm of the time step.

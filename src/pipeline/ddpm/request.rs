@@ -105,38 +105,39 @@ impl DdpmRequest {
     }
 
     fn check_class(&self, unet: &UNetConfig) -> Result<(), InferError> {
-        let length = self.class_embedding.as_ref().map(|vector| vector.len());
+        self.check_class_embedding(unet)?;
+        let expected = match (self.class, unet.class_embedding) {
+            (Some(class), Some(ClassEmbedding::Learned(count))) if (class as usize) < count => {
+                return Ok(());
+            }
+            (Some(_), Some(ClassEmbedding::Timestep))
+            | (None, None | Some(ClassEmbedding::Identity)) => return Ok(()),
+            (_, None) => "None, since it has no classes".into(),
+            (_, Some(ClassEmbedding::Identity)) => "None, since its classes are vectors".into(),
+            (_, Some(ClassEmbedding::Timestep)) => "a class".into(),
+            (_, Some(ClassEmbedding::Learned(count))) => format!("a class from 0 to {}", count - 1),
+        };
         let value = self
             .class
             .map_or_else(|| "None".into(), |class| class.to_string());
-        let refuse = |expected: &str| Err(InferError::invalid_request("class", value, expected));
-        let expected_length = (unet.class_embedding == Some(ClassEmbedding::Identity))
-            .then_some(unet.time_embedding_dim);
-        if length != expected_length {
-            let value = length.map_or_else(|| "None".into(), |length| format!("{length} numbers"));
-            let expected =
-                expected_length.map_or_else(|| "None".into(), |length| format!("{length} numbers"));
-            return Err(InferError::invalid_request(
-                "class_embedding",
-                value,
-                expected,
-            ));
+        Err(InferError::invalid_request("class", value, expected))
+    }
+
+    fn check_class_embedding(&self, unet: &UNetConfig) -> Result<(), InferError> {
+        let is_vector = unet.class_embedding == Some(ClassEmbedding::Identity);
+        let expected = is_vector.then_some(unet.time_embedding_dim);
+        let found = self.class_embedding.as_ref().map(|vector| vector.len());
+        if found == expected {
+            return Ok(());
         }
-        match (self.class, unet.class_embedding) {
-            (Some(class), Some(ClassEmbedding::Learned(count))) if (class as usize) < count => {
-                Ok(())
-            }
-            (Some(_), Some(ClassEmbedding::Timestep))
-            | (None, None | Some(ClassEmbedding::Identity)) => Ok(()),
-            (Some(_), None) => refuse("None, since it has no classes"),
-            (Some(_), Some(ClassEmbedding::Identity)) => {
-                refuse("None, since its classes are vectors")
-            }
-            (None, Some(ClassEmbedding::Timestep)) => refuse("a class"),
-            (_, Some(ClassEmbedding::Learned(count))) => {
-                refuse(&format!("a class from 0 to {}", count - 1))
-            }
-        }
+        let text = |length: Option<usize>| {
+            length.map_or_else(|| "None".to_owned(), |length| format!("{length} numbers"))
+        };
+        Err(InferError::invalid_request(
+            "class_embedding",
+            text(found),
+            text(expected),
+        ))
     }
 
     fn check_guidance(&self, unet: &UNetConfig) -> Result<(), InferError> {

@@ -25,7 +25,8 @@ impl DpmSolver {
         let sigmas = Sigmas::for_solver(config, steps);
         let (before, end) = sigmas.levels.split_at(sigmas.timesteps.len());
         let falls = before.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falls || before.last().is_none_or(|last| !(end[0] <= *last)) {
+        let ends_below = before.last().is_some_and(|last| end[0] <= *last);
+        if !(falls && ends_below) {
             let expected = "fewer steps: two of them would be at the same noise level";
             return Err(InferError::invalid_request("steps", steps, expected));
         }
@@ -50,10 +51,10 @@ impl DpmSolver {
         most.min(self.config.solver_order).min(self.pictures.len())
     }
 
-    /// The logarithm of signal to noise at a step.
-    fn lambda(&self, step: usize) -> f32 {
-        let level = self.level(step);
-        level.signal.ln() - level.noise.ln()
+    /// How much the logarithm of signal to noise grows in a step.
+    fn stride(&self, step: usize) -> f32 {
+        let log = |level: Level| level.signal.ln() - level.noise.ln();
+        log(self.level(step + 1)) - log(self.level(step))
     }
 
     fn remember(&mut self, step: usize, samples: &[f32], prediction: &Prediction) {
@@ -86,37 +87,56 @@ impl Method for DpmSolver {
         _noise: &mut dyn FnMut() -> Vec<f32>,
     ) {
         self.remember(step, samples, prediction);
-        let (now, after) = (self.level(step), self.level(step + 1));
-        let h = self.lambda(step + 1) - self.lambda(step);
-        if h == 0.0 {
+        let parts = Parts::new(self, step);
+        if parts.h == 0.0 {
             // The last of some spacings is where it ends already.
             return;
         }
-        let of_sample = after.noise / now.noise;
-        let shrink = (-h).exp() - 1.0;
-        // How strongly the picture and its first two derivatives count.
-        let of_picture = after.signal * shrink;
-        let slope = after.signal * (shrink / h + 1.0);
-        let curve = after.signal * ((shrink + h) / (h * h) - 0.5);
-        let order = self.order(step);
-        let ratio = |back: usize| (self.lambda(step - back + 1) - self.lambda(step - back)) / h;
-        let picture = |back: usize, i: usize| self.pictures[back][i];
-        let difference =
-            |back: usize, i: usize| 1.0 / ratio(back) * (picture(back - 1, i) - picture(back, i));
+        let (order, solver) = (self.order(step), self.config.solver_type);
+        let ratio = |back: usize| self.stride(step - back) / parts.h;
+        let ratios = [1, 2].map(|back| if back < order { ratio(back) } else { 1.0 });
         for (i, sample) in samples.iter_mut().enumerate() {
-            let first = of_sample * *sample - of_picture * picture(0, i);
-            *sample = match (order, self.config.solver_type) {
+            let picture = |back: usize| self.pictures[back][i];
+            let difference =
+                |back: usize| 1.0 / ratios[back - 1] * (picture(back - 1) - picture(back));
+            let first = parts.sample * *sample - parts.picture * picture(0);
+            *sample = match (order, solver) {
                 (1, _) => first,
-                (2, SolverType::Midpoint) => first - 0.5 * of_picture * difference(1, i),
-                (2, SolverType::Heun) => first + slope * difference(1, i),
+                (2, SolverType::Midpoint) => first - 0.5 * parts.picture * difference(1),
+                (2, SolverType::Heun) => first + parts.slope * difference(1),
                 _ => {
-                    let (r0, r1) = (ratio(1), ratio(2));
-                    let change = difference(1, i) - difference(2, i);
-                    let d1 = difference(1, i) + r0 / (r0 + r1) * change;
+                    let [r0, r1] = ratios;
+                    let change = difference(1) - difference(2);
+                    let d1 = difference(1) + r0 / (r0 + r1) * change;
                     let d2 = 1.0 / (r0 + r1) * change;
-                    first + slope * d1 - curve * d2
+                    first + parts.slope * d1 - parts.curve * d2
                 }
             };
+        }
+    }
+}
+
+/// How strongly the sample, the picture and its first two derivatives count in a step.
+struct Parts {
+    /// The step's stride.
+    h: f32,
+    sample: f32,
+    picture: f32,
+    slope: f32,
+    curve: f32,
+}
+
+impl Parts {
+    fn new(solver: &DpmSolver, step: usize) -> Self {
+        let (now, after) = (solver.level(step), solver.level(step + 1));
+        let h = solver.stride(step);
+        let shrink = (-h).exp() - 1.0;
+        Self {
+            h,
+            sample: after.noise / now.noise,
+            picture: after.signal * shrink,
+            slope: after.signal * (shrink / h + 1.0),
+            curve: after.signal * ((shrink + h) / (h * h) - 0.5),
         }
     }
 }

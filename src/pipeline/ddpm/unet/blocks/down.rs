@@ -80,34 +80,31 @@ impl Downsample {
         vb: &VarBuilder<'static>,
     ) -> Result<Self> {
         let groups = block.groups(config.norm_num_groups, channels);
-        let resnet = |resample, name: VarBuilder<'static>| {
+        let resnet = |resample, vb: VarBuilder<'static>| {
             let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
-            ResnetBlock::new(config, shape, name)
+            ResnetBlock::new(config, shape, vb)
         };
-        let vb_down = vb.pp("downsamplers").pp(0);
+        let first = vb.pp("downsamplers").pp(0);
         if block.has_skip() {
-            let one_by_one = Conv2dConfig::default();
-            return Ok(Self::Skip {
+            let (inputs, skip) = (config.in_channels, vb.pp("skip_conv"));
+            Ok(Self::Skip {
                 resnet: resnet(Resample::HalveSmoothly, vb.pp("resnet_down"))?,
-                conv: conv2d(
-                    config.in_channels,
-                    channels,
-                    1,
-                    one_by_one,
-                    vb.pp("skip_conv"),
-                )?,
-            });
+                conv: conv2d(inputs, channels, 1, Conv2dConfig::default(), skip)?,
+            })
+        } else if config.halves_by_resnet(block) {
+            Ok(Self::Resnet(resnet(Resample::Halve, first)?))
+        } else {
+            Self::conv(channels, config.downsample_padding, first.pp("conv"))
         }
-        if config.halves_by_resnet(block) {
-            return Ok(Self::Resnet(resnet(Resample::Halve, vb_down)?));
-        }
-        let padding = config.downsample_padding;
+    }
+
+    fn conv(channels: usize, padding: usize, vb: VarBuilder<'static>) -> Result<Self> {
         let halve = Conv2dConfig {
             stride: 2,
             padding,
             ..SAME
         };
-        let conv = conv2d(channels, channels, 3, halve, vb_down.pp("conv"))?;
+        let conv = conv2d(channels, channels, 3, halve, vb)?;
         Ok(Self::Conv { conv, padding })
     }
 
