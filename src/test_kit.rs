@@ -29,5 +29,5 @@ mod script;
 pub use fake::{Fake, FakeOutput, FakeRequest, FakeSettings};
 pub use gate::{Gate, GatedFiles};
 pub use recorder::{Recorder, RecorderPlugin};
-pub use run::{run_until, run_until_state, wait_until};
+pub use run::{lose_devices, run_until, run_until_state, wait_until};
 pub use script::{FakeEvent, FakeModel, Place};

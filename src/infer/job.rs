@@ -128,7 +128,7 @@ impl<P: Pipeline> Job<P> {
     /// Asks the model how many bytes the job needs.
     pub(crate) fn working_memory(&self, pipeline: &P) -> Result<u64, InferError> {
         let asked = AssertUnwindSafe(|| pipeline.working_memory(&self.request));
-        catch_unwind(asked).map_err(|panic| InferError::Panicked(panic_message(&*panic)))
+        catch_unwind(asked).map_err(|panic| InferError::Panicked(panic_message(panic)))
     }
 
     /// Runs on the device thread until the job is done or nobody wants it.
@@ -156,7 +156,7 @@ impl<P: Pipeline> Job<P> {
         drop(grant);
         match ended {
             Some(Ok(result)) => end.send(result),
-            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),
+            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),
             None => {}
         }
     }
