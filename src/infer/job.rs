@@ -45,6 +45,11 @@ pub(super) struct EndGuard<P: Pipeline> {
 }
 
 impl<P: Pipeline> End<P> {
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn id(&self) -> JobId {
+        self.id
+    }
+
     pub(super) fn guard(entity: Entity, id: JobId, mailbox: Mailbox<P>) -> EndGuard<P> {
         EndGuard {
             entity,
@@ -89,6 +94,12 @@ impl<P: Pipeline> Job<P> {
             end,
             in_hand: None,
         }
+    }
+
+    /// What the model is asked for.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn request(&self) -> &P::Request {
+        &self.request
     }
 
     /// Jobs are served in this order.
