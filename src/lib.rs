@@ -109,6 +109,7 @@ pub use pipeline::{
 };
 pub use plugin::{CandlePlugin, ModelPlugin};
 pub use schedule::{CandleShutdown, CandleSystems};
+pub use signal::WakeUp;
 pub use source::{MemoryFiles, ModelFiles, ModelId, ModelSource, read_json};
 pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionReason};
 
@@ -129,7 +130,7 @@ pub mod prelude {
         InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
         ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
         PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot,
-        StateManager, StateOf, Steps, TransitionReason,
+        StateManager, StateOf, Steps, TransitionReason, WakeUp,
         ddpm::{DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Sampler, TimestepSpacing},
     };
 }
