@@ -37,7 +37,7 @@ enum Step {
     /// A load ends: well, with an error or with a panic.
     FinishLoad(usize),
     /// A job takes a step.
-    StepJob(usize),
+    Advance(usize),
     Evict,
     Expire(usize),
     KeepParked(usize, usize),
@@ -86,7 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Despawn),
         1 => any::<usize>().prop_map(Step::Replace),
         6 => kind.clone().prop_map(Step::FinishLoad),
-        4 => kind.clone().prop_map(Step::StepJob),
+        4 => kind.clone().prop_map(Step::Advance),
         1 => Just(Step::Evict),
         1 => kind.clone().prop_map(Step::Expire),
         1 => (kind, 0..2_usize).prop_map(|(kind, count)| Step::KeepParked(kind, count)),
@@ -150,7 +150,7 @@ fn take(game: &mut Game, step: Step, budget: u64) {
         Step::Despawn(job) => game.despawn(job),
         Step::Replace(job) => game.replace(job),
         Step::FinishLoad(kind) => game.finish_load(kind),
-        Step::StepJob(kind) => game.step(kind),
+        Step::Advance(kind) => game.step(kind),
         // With room for one, models evict each other by themselves.
         Step::Evict if budget < 2 * MODEL => {}
         Step::Evict => {

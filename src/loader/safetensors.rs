@@ -72,7 +72,7 @@ fn header_length(files: &dyn ModelFiles, file: &str) -> Result<u64, LoadError> {
     Err(LoadError::header(file, reason))
 }
 
-/// How pickles begin: PyTorch's zip archives, and bare ones.
+/// How pickles begin: the zip archives of `PyTorch`, and bare ones.
 fn is_pickle(prefix: &[u8]) -> bool {
     prefix.starts_with(b"PK\x03\x04") || matches!(prefix, [0x80, 2..=5, ..])
 }
