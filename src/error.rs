@@ -163,6 +163,17 @@ pub enum LoadError {
         /// Bytes claimed by others.
         in_use: u64,
     },
+    /// The system, or the container that the process runs in, has less memory left than the model needs.
+    #[error(
+        "{needed} bytes are needed, but the system has only {available} left; \
+         unload a model or close other programs"
+    )]
+    NotEnoughMemory {
+        /// Bytes that the model needs.
+        needed: u64,
+        /// Bytes that the system could still give.
+        available: u64,
+    },
     /// The system refused the memory for a tensor.
     #[error("{bytes} bytes for the tensor `{tensor}` could not be allocated")]
     OutOfMemory {

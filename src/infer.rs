@@ -116,6 +116,11 @@ impl<P: Pipeline> Infer<P> {
         &self.request
     }
 
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn id(&self) -> JobId {
+        self.id
+    }
+
     /// The latest step that was not seen yet.
     fn latest(&self) -> Option<Step<P::Partial>> {
         self.steps.try_recv().ok()

@@ -66,8 +66,10 @@
 //!
 //! `RUST_LOG=bevy_candle=debug` shows every transition. A model that fails says why in
 //! [`last_error`](ModelStatus::last_error) and in the log; [`ErrorChain`] prints an error with its causes.
-//! What a pipeline can do to the whole process is abort it: a stack overflow, or a panic where the game is
-//! built with `panic = "abort"`.
+//! What a pipeline can do to the whole process is abort it: a stack overflow, memory that candle asks for while it
+//! computes and that the system refuses, or a panic where the game is built with `panic = "abort"`.
+//!
+//! An app that sleeps between inputs is woken by results where it says how: see [`WakeUp`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -111,6 +113,7 @@ pub use pipeline::{
 };
 pub use plugin::{CandlePlugin, ModelPlugin};
 pub use schedule::{CandleShutdown, CandleSystems};
+pub use signal::WakeUp;
 pub use source::{MemoryFiles, ModelFiles, ModelId, ModelSource, read_json};
 pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionReason};
 
@@ -131,7 +134,7 @@ pub mod prelude {
         InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
         ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
         PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot,
-        StateManager, StateOf, Steps, TransitionReason,
+        StateManager, StateOf, Steps, TransitionReason, WakeUp,
         ddpm::{
             DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
             TimestepSpacing,

@@ -25,6 +25,8 @@ use bevy::{
 
 use candle_core::DType;
 
+#[cfg(feature = "test_kit")]
+use crate::device::DeviceContext;
 use crate::{
     DeviceChoice, LoadError, ModelSource, Pipeline, ResourceManager,
     device::DeviceThread,
@@ -174,9 +176,17 @@ impl LoaderService {
         device: DeviceChoice,
         memory: &mut ResourceManager,
     ) -> Result<Arc<DeviceThread>, LoadError> {
-        let mut known = self.devices.iter();
-        if let Some((_, thread)) = known.find(|(choice, _)| *choice == device) {
-            return Ok(thread.clone());
+        let known = self
+            .devices
+            .iter()
+            .position(|(choice, _)| *choice == device);
+        if let Some(known) = known {
+            if self.devices[known].1.is_running() {
+                return Ok(self.devices[known].1.clone());
+            }
+            let (_, lost) = self.devices.swap_remove(known);
+            // Its drop joins what is left of it.
+            self.readers()?.handle().clean_up(move || drop(lost));
         }
         let thread = DeviceThread::shared(device, self.threads, self.shutdown_timeout)?;
         learn_budget(&thread, memory.ledger(device));
@@ -249,6 +259,14 @@ impl LoaderService {
             account,
             _task: pool.spawn(task.run()),
         })
+    }
+
+    /// Has the devices' threads end, as if the devices were gone.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn lose_devices(&self) {
+        for (_, thread) in &self.devices {
+            thread.handle().run(DeviceContext::lose);
+        }
     }
 
     /// Ends the threads, or leaves them to the process's other apps.

@@ -31,7 +31,7 @@ use std::{
 };
 
 use bevy::prelude::*;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::unbounded;
 
 use crate::{
     DeviceChoice, ModelSource, Pipeline, PipelineManager, ResourceManager, SlotId, StateManager,
@@ -41,6 +41,7 @@ use crate::{
     signal::Signal,
 };
 
+mod inbox;
 mod jobs;
 mod mailbox;
 mod reconcile;
@@ -48,14 +49,19 @@ mod residency;
 mod shutdown;
 mod status;
 mod stay;
+#[cfg(feature = "test_kit")]
+mod tape;
 mod wishes;
 
+use inbox::Inbox;
 use jobs::Waiting;
 pub(crate) use mailbox::{Built, Event, Mailbox};
 pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};
 pub use status::ModelStatus;
+#[cfg(feature = "test_kit")]
+pub use tape::{Happening, News};
 use wishes::Wishes;
 
 /// How long a failed model is left alone before the same source is tried again.
@@ -99,7 +105,7 @@ pub struct ModelManager<P: Pipeline> {
     #[reflect(ignore)]
     mailbox: Mailbox<P>,
     #[reflect(ignore)]
-    received: Receiver<Event<P>>,
+    received: Inbox<P>,
     /// The generation that the workers of the current model know it by.
     #[reflect(ignore)]
     held: u64,
@@ -154,7 +160,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             wants_parked_back: false,
             waiting: Waiting::default(),
             mailbox: Mailbox::new(sender, signal),
-            received,
+            received: Inbox::new(received),
             held: 0,
             alive: Vec::new(),
             built: None,
@@ -173,13 +179,18 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
 impl<P: Pipeline> ModelManager<P> {
     /// Asks for a model. A load in progress of another one is cancelled, a loaded other one unloaded.
     pub fn load(&mut self, source: impl Into<ModelSource>) {
+        let source = source.into();
+        #[cfg(feature = "test_kit")]
+        self.received.tape.note(Happening::Load(source.clone()));
         self.wants_parked_back = false;
-        self.wishes.load(source.into());
+        self.wishes.load(source);
         self.asked();
     }
 
     /// Asks for the same model anew: the loaded one, or the last one that was. It is read again, parked or not.
     pub fn reload(&mut self) {
+        #[cfg(feature = "test_kit")]
+        self.received.tape.note(Happening::Reload);
         self.wishes.reload(self.machine.state());
         let again = self.wishes.wanted();
         self.pipeline
@@ -189,12 +200,16 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Takes back every load that is not finished. What is loaded stays.
     pub fn cancel(&mut self) {
+        #[cfg(feature = "test_kit")]
+        self.received.tape.note(Happening::Cancel);
         self.wishes.cancel(self.machine.state());
         self.asked();
     }
 
     /// Asks for the memory: unloads what is loaded and what is parked, cancels what is loading.
     pub fn unload(&mut self) {
+        #[cfg(feature = "test_kit")]
+        self.received.tape.note(Happening::Unload);
         self.wants_parked_back = true;
         self.wishes.unload();
         self.asked();

@@ -10,17 +10,34 @@ use tracing::error;
 
 use crate::LoadError;
 
+/// What a panic throws.
+type Payload = Box<dyn Any + Send>;
+
 /// The text of a caught panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: Payload) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    discard(panic);
+    text.unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// Says that something panicked. A log that nobody reads takes no arguments, so the payload goes first.
+pub(crate) fn log_panic(what: &str, panic: Payload) {
+    let message = panic_message(panic);
+    error!("{what} panicked: {message}");
+}
+
+/// Drops what was thrown, which may throw again.
+fn discard(panic: Payload) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
 }
 
 /// Runs what must not take its thread down.
 pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        error!("{what} panicked: {}", panic_message(&*panic));
+        log_panic(what, panic);
     }
 }
 
@@ -34,7 +51,7 @@ pub(crate) fn caught<T>(
     phase: &'static str,
     work: impl FnOnce() -> Result<T, LoadError>,
 ) -> Result<T, LoadError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(load_error(phase, &*panic)))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(load_error(phase, panic)))
 }
 
 /// Awaits a pipeline's code; a panic becomes an error.
@@ -43,10 +60,10 @@ pub(crate) async fn caught_async<T>(
     work: impl Future<Output = Result<T, LoadError>>,
 ) -> Result<T, LoadError> {
     let result = AssertUnwindSafe(work).catch_unwind().await;
-    result.unwrap_or_else(|panic| Err(load_error(phase, &*panic)))
+    result.unwrap_or_else(|panic| Err(load_error(phase, panic)))
 }
 
-fn load_error(phase: &'static str, panic: &(dyn Any + Send)) -> LoadError {
+fn load_error(phase: &'static str, panic: Payload) -> LoadError {
     LoadError::Panicked {
         phase,
         message: panic_message(panic),
@@ -71,14 +88,25 @@ mod tests {
         );
     }
 
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            std::panic::panic_any(0);
+        }
+    }
+
     #[test]
     fn a_drop_that_panics_is_survived() {
-        struct Bomb;
-        impl Drop for Bomb {
-            fn drop(&mut self) {
-                panic!("on purpose");
-            }
-        }
         drop_guarded("a bomb", Bomb);
+    }
+
+    #[test]
+    fn a_panic_that_panics_when_it_is_dropped_is_survived() {
+        guarded("a thrown bomb", || std::panic::panic_any(Bomb));
+        let error = caught::<()>("plan", || std::panic::panic_any(Bomb));
+        assert!(
+            matches!(error, Err(LoadError::Panicked { message, .. }) if message == "a panic without a message")
+        );
     }
 }

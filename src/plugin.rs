@@ -28,7 +28,7 @@ use crate::{
     manager::{let_go, reconcile, wait_for_memory},
     reflect::{register_kind, register_types},
     schedule::{EnterFirstStates, ModelLifecycle, ShutdownTimeout, add_schedules},
-    signal::{Alarm, Signal},
+    signal::{Alarm, Signal, WakeUp},
     state::{add_model_state, enter_first_states, mirror},
 };
 
@@ -89,6 +89,7 @@ struct CandleCore;
 impl Plugin for CandleCore {
     fn build(&self, app: &mut App) {
         app.init_resource::<Signal>()
+            .init_resource::<WakeUp>()
             .init_resource::<Alarm>()
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();

@@ -1,8 +1,9 @@
-//! [`Signal`] and [`Alarm`]: say that the next frame has work.
+//! [`Signal`] and [`Alarm`] say that the next frame has work; [`WakeUp`] has an app that sleeps look.
 
 use std::{
+    fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,20 +15,94 @@ use bevy::prelude::*;
 ///
 /// Without news a frame costs one look at it, however many kinds of models there are.
 #[derive(Resource, Clone, Default, Debug)]
-pub(crate) struct Signal(Arc<AtomicBool>);
+pub(crate) struct Signal(Arc<Raised>);
+
+#[derive(Default)]
+struct Raised {
+    flag: AtomicBool,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl fmt::Debug for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.flag.fmt(f)
+    }
+}
 
 impl Signal {
+    /// Wakes the app with the first news only: it takes them all at once.
     pub(crate) fn raise(&self) {
-        self.0.store(true, Ordering::Release);
+        if !self.0.flag.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = self.0.wake.get() {
+            wake();
+        }
     }
 
     pub(crate) fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.flag.load(Ordering::Acquire)
     }
 
     /// Takes the news: what is raised from now on counts for the next time.
     pub(crate) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::AcqRel)
+        self.0.flag.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Wakes an app that sleeps until something happens, such as one with `WinitSettings::desktop_app()`: when a
+/// load or a job has news, and when a request needs another frame.
+///
+/// Without it such an app shows a result when the next input comes. This crate does not depend on a window
+/// library, so an app says how it is woken. With Bevy's own:
+///
+/// ```ignore
+/// use bevy::winit::{EventLoopProxyWrapper, WinitUserEvent};
+///
+/// fn wake(wake_up: Res<WakeUp>, event_loop: Res<EventLoopProxyWrapper>) {
+///     let event_loop = (**event_loop).clone();
+///     wake_up.with(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
+/// }
+/// # App::new().add_systems(Startup, wake);
+/// ```
+///
+/// A time-out ([`Residency::keep_alive`](crate::Residency::keep_alive)) wakes nobody: a model that is not used goes with
+/// the next frame.
+#[derive(Resource, Clone, Debug)]
+pub struct WakeUp(Signal);
+
+impl WakeUp {
+    /// Calls `wake` from now on when there is news: on any thread, so it must be quick and must not wait. The first
+    /// one counts.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use bevy::prelude::*;
+    /// use bevy_candle::prelude::*;
+    ///
+    /// let mut app = App::new();
+    /// app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
+    /// app.update();
+    /// let (sender, woken) = mpsc::channel();
+    /// app.world().resource::<WakeUp>().with(move || _ = sender.send(()));
+    /// app.world_mut().resource_mut::<ModelManager<DdpmPipeline>>().load("models/sprites");
+    /// woken.recv().expect("the request needs a frame");
+    /// ```
+    pub fn with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.0.wake.set(Box::new(wake));
+        if self.0.is_raised() {
+            self.0.wake();
+        }
+    }
+}
+
+impl FromWorld for WakeUp {
+    fn from_world(world: &mut World) -> Self {
+        Self(world.get_resource_or_init::<Signal>().clone())
     }
 }
 
@@ -47,5 +122,41 @@ impl Alarm {
 
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         self.0.is_some_and(|due| due <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[test]
+    fn an_app_is_woken_once_for_all_news_that_it_takes_together() {
+        let (signal, woken) = (Signal::default(), Arc::new(AtomicU32::new(0)));
+        let count = || woken.load(Ordering::SeqCst);
+        signal.raise();
+        let counter = woken.clone();
+        WakeUp(signal.clone()).with(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        assert_eq!(count(), 1, "what came before counts");
+        signal.raise();
+        assert_eq!(count(), 1);
+        assert!(signal.take() && !signal.is_raised());
+        signal.raise();
+        signal.raise();
+        assert_eq!(count(), 2);
+    }
+
+    #[test]
+    fn the_soonest_alarm_counts() {
+        let seconds = Duration::from_secs;
+        let mut alarm = Alarm::default();
+        alarm.set(Some(seconds(2)));
+        alarm.set(None);
+        alarm.set(Some(seconds(1)));
+        alarm.set(Some(seconds(3)));
+        assert!(alarm.is_due(seconds(1)) && !alarm.is_due(Duration::from_millis(999)));
+        alarm.clear();
+        assert!(!alarm.is_due(Duration::MAX));
     }
 }

@@ -23,11 +23,14 @@
 mod fake;
 mod gate;
 mod recorder;
+mod replay;
 mod run;
 mod script;
 
+pub use crate::manager::{Happening, News};
 pub use fake::{Fake, FakeOutput, FakeRequest, FakeSettings};
 pub use gate::{Gate, GatedFiles};
-pub use recorder::{Recorder, RecorderPlugin};
-pub use run::{run_until, run_until_state, wait_until};
+pub use recorder::{Logged, Recorder, RecorderPlugin};
+pub use replay::Replay;
+pub use run::{lose_devices, run_until, run_until_state, wait_until};
 pub use script::{FakeEvent, FakeModel, Place};

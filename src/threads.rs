@@ -118,18 +118,24 @@ impl<K: PartialEq, T> Shared<K, T> {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// Returns the living one, or makes it.
-    pub(crate) fn get<E>(&self, key: K, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    /// Returns the living one, or makes it where there is none that works.
+    pub(crate) fn get<E>(
+        &self,
+        key: K,
+        works: impl Fn(&T) -> bool,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        // Outlives the lock: its drop may join threads.
+        let living;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|(_, weak)| weak.strong_count() > 0);
-        let living = known
-            .iter()
-            .find(|(other, _)| *other == key)
-            .and_then(|(_, weak)| weak.upgrade());
-        if let Some(living) = living {
-            return Ok(living);
+        let found = known.iter().position(|(other, _)| *other == key);
+        living = found.and_then(|found| known[found].1.upgrade());
+        if let Some(living) = living.as_ref().filter(|living| works(living)) {
+            return Ok(living.clone());
         }
         let made = Arc::new(make()?);
+        known.retain(|(other, _)| *other != key);
         known.push((key, Arc::downgrade(&made)));
         Ok(made)
     }
@@ -169,17 +175,23 @@ mod tests {
     #[test]
     fn what_is_shared_is_made_once_and_gone_with_the_last() {
         static SHARED: Shared<u8, u32> = Shared::new();
-        let first = SHARED.get(1, || Ok::<_, ()>(7)).expect("made");
-        let same = SHARED.get(1, || Err(())).expect("found");
+        let get = |key, make| SHARED.get(key, |_| true, || make);
+        let first = get(1, Ok(7)).expect("made");
+        let same = get(1, Err(())).expect("found");
         assert_eq!(*same, 7);
-        assert!(
-            SHARED.get(2, || Err(())).is_err(),
-            "another key is another thing"
-        );
+        assert!(get(2, Err(())).is_err(), "another key is another thing");
         drop((first, same));
-        assert!(
-            SHARED.get(1, || Err(())).is_err(),
-            "it is gone with the last"
-        );
+        assert!(get(1, Err(())).is_err(), "it is gone with the last");
+    }
+
+    #[test]
+    fn what_does_not_work_any_more_is_made_anew() {
+        static SHARED: Shared<u8, u32> = Shared::new();
+        let works = |value: &u32| *value != 7;
+        let broken = SHARED.get(1, works, || Ok::<_, ()>(7)).expect("made");
+        assert!(SHARED.get(1, works, || Err(())).is_err());
+        let fresh = SHARED.get(1, works, || Ok::<_, ()>(8)).expect("made");
+        let same = SHARED.get(1, works, || Err(())).expect("found");
+        assert_eq!((*broken, *fresh, *same), (7, 8, 8));
     }
 }

@@ -1,6 +1,7 @@
 //! The device thread and its executor.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     error::Error,
     num::NonZeroUsize,
@@ -15,13 +16,13 @@ use async_executor::LocalExecutor;
 use candle_core::Device;
 use futures_lite::{FutureExt, future};
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{DeviceChoice, IS_DEVICE_THREAD, default_threads};
 use crate::{
     LoadError,
     lifeline::DrainOnDrop,
-    panics::{drop_guarded, guarded, panic_message},
+    panics::{drop_guarded, guarded, log_panic, panic_message},
     threads::{COMPUTES, Shared, Threads, deadline_in},
 };
 
@@ -39,6 +40,15 @@ pub(crate) struct DeviceContext {
     pub(crate) device: Result<Device, Arc<dyn Error + Send + Sync>>,
     /// Runs the futures of all models on this device, step by step.
     pub(crate) executor: Rc<LocalExecutor<'static>>,
+    /// The device is gone: the thread ends, and takes what it holds along.
+    lost: Cell<bool>,
+}
+
+#[cfg(feature = "test_kit")]
+impl DeviceContext {
+    pub(crate) fn lose(&self) {
+        self.lost.set(true);
+    }
 }
 
 /// Sends commands to a device thread. Clones may go anywhere; they do not keep the thread alive.
@@ -71,7 +81,8 @@ impl DeviceThread {
         shutdown_timeout: Duration,
     ) -> Result<Arc<Self>, LoadError> {
         let choice = choice.resolve();
-        OPEN.get(choice, || Self::start(choice, threads, shutdown_timeout))
+        let start = || Self::start(choice, threads, shutdown_timeout);
+        OPEN.get(choice, Self::is_running, start)
     }
 
     fn start(
@@ -82,7 +93,7 @@ impl DeviceThread {
         let mut threads = Threads::new();
         let pool = ThreadPoolBuilder::new()
             .num_threads(workers.unwrap_or_else(default_threads).get())
-            .panic_handler(|panic| error!("a device thread panicked: {}", panic_message(&*panic)))
+            .panic_handler(|panic| log_panic("a device thread", panic))
             .spawn_handler(|worker| {
                 threads.spawn(
                     format!("candle-{choice}-{}", worker.index()),
@@ -111,6 +122,11 @@ impl DeviceThread {
 
     pub(crate) fn handle(&self) -> DeviceHandle {
         self.handle.clone()
+    }
+
+    /// Whether the thread has not ended by itself.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.handle.commands.is_closed()
     }
 
     /// Asks the thread to end. What it still holds is dropped there.
@@ -153,9 +169,10 @@ fn own_device(
         choice,
         device: open(choice),
         executor: Rc::new(LocalExecutor::new()),
+        lost: Cell::new(false),
     };
     future::block_on(async {
-        loop {
+        while !context.lost.get() {
             match next_turn(&context, &commands, stopped).await {
                 Turn::Stop => break,
                 Turn::Run(command) => {
@@ -190,7 +207,7 @@ async fn next_turn(
         // A pipeline's panics are caught where they belong to a load or a job; this is the net.
         let tick = AssertUnwindSafe(context.executor.tick()).catch_unwind();
         if let Err(panic) = tick.await {
-            error!("a model panicked: {}", panic_message(&*panic));
+            log_panic("a model", panic);
         }
         Turn::Stepped
     };
@@ -203,7 +220,7 @@ fn open(choice: DeviceChoice) -> Result<Device, Arc<dyn Error + Send + Sync>> {
     match opened {
         Ok(device) => device.map_err(|error| Arc::new(error) as _),
         Err(panic) => {
-            let error: Box<dyn Error + Send + Sync> = panic_message(&*panic).into();
+            let error: Box<dyn Error + Send + Sync> = panic_message(panic).into();
             Err(error.into())
         }
     }
@@ -268,6 +285,22 @@ mod tests {
         device.handle().run(|_| panic!("on purpose"));
         device.handle().run(move |_| _ = tx.send(()));
         rx.recv_deadline(soon()).expect("the next command runs");
+    }
+
+    #[test]
+    fn a_panic_that_panics_when_it_is_dropped_leaves_the_thread_alive() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose, again");
+            }
+        }
+        let device = thread();
+        let (tx, rx) = crossbeam_channel::unbounded();
+        device.handle().run(|_| std::panic::panic_any(Bomb));
+        device.handle().run(move |_| _ = tx.send(()));
+        rx.recv_deadline(soon()).expect("the next command runs");
+        assert!(device.is_running());
     }
 
     #[test]

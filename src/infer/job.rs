@@ -45,6 +45,11 @@ pub(super) struct EndGuard<P: Pipeline> {
 }
 
 impl<P: Pipeline> End<P> {
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn id(&self) -> JobId {
+        self.id
+    }
+
     pub(super) fn guard(entity: Entity, id: JobId, mailbox: Mailbox<P>) -> EndGuard<P> {
         EndGuard {
             entity,
@@ -91,6 +96,12 @@ impl<P: Pipeline> Job<P> {
         }
     }
 
+    /// What the model is asked for.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn request(&self) -> &P::Request {
+        &self.request
+    }
+
     /// Jobs are served in this order.
     pub(crate) fn id(&self) -> JobId {
         self.end.id
@@ -128,7 +139,7 @@ impl<P: Pipeline> Job<P> {
     /// Asks the model how many bytes the job needs.
     pub(crate) fn working_memory(&self, pipeline: &P) -> Result<u64, InferError> {
         let asked = AssertUnwindSafe(|| pipeline.working_memory(&self.request));
-        catch_unwind(asked).map_err(|panic| InferError::Panicked(panic_message(&*panic)))
+        catch_unwind(asked).map_err(|panic| InferError::Panicked(panic_message(panic)))
     }
 
     /// Runs on the device thread until the job is done or nobody wants it.
@@ -156,7 +167,7 @@ impl<P: Pipeline> Job<P> {
         drop(grant);
         match ended {
             Some(Ok(result)) => end.send(result),
-            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(&*panic)))),
+            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),
             None => {}
         }
     }

@@ -11,7 +11,7 @@ use candle_core::DType;
 use super::{
     cast::{HostTensor, Scratch},
     owner::{Arrived, ToOwner},
-    plan::TensorPlan,
+    plan::{TensorPlan, sum},
     progress::ProgressCell,
     ticket::Ticket,
 };
@@ -33,10 +33,7 @@ pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
 /// Cuts the tensors, in the order of their files, into runs for the readers.
 pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>) -> Vec<Batch> {
     let tensors: Batch = tensors.into_iter().collect();
-    let total: u64 = tensors
-        .iter()
-        .map(|(_, tensor)| tensor.stored_bytes())
-        .sum();
+    let total = sum(tensors.iter().map(|(_, tensor)| tensor.stored_bytes()));
     cut(tensors, (total / PARTS).clamp(*BATCH.start(), *BATCH.end()))
 }
 

@@ -78,6 +78,11 @@ impl TensorPlan {
     }
 }
 
+/// Adds up bytes. Several files can claim more together than there is.
+pub(super) fn sum(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
+}
+
 impl<C> Plan<C> {
     /// Starts a plan without weights.
     pub fn new(config: C) -> Self {

@@ -5,8 +5,12 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use crate::{LoadError, ModelFiles};
 
-/// The longest header that is read, in bytes: the format's own limit.
-const MAX_HEADER: u64 = 100_000_000;
+mod entries;
+use entries::Entries;
+
+/// The longest header that is read, in bytes. The format allows six times as much, which no model needs: headers
+/// take memory before anything is claimed.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// The length of the header's length.
 const PREFIX: u64 = 8;
@@ -25,11 +29,11 @@ pub(super) fn read_header(files: &dyn ModelFiles, file: &str) -> Result<Header, 
     let length = header_length(files, file)?;
     let data_start = PREFIX + length;
     at_least(data_start, found, file)?;
-    let mut header = vec![0; length as usize];
-    files.read_at(file, PREFIX, &mut header)?;
-    let tensors: Metadata =
-        serde_json::from_slice(&header).map_err(|error| LoadError::header(file, error))?;
-    let expected = data_start + tensors.data_len() as u64;
+    let tensors = parse(&header_bytes(files, file, length)?)
+        .map_err(|reason| LoadError::header(file, reason))?;
+    let expected = data_start
+        .checked_add(tensors.data_len() as u64)
+        .ok_or_else(|| LoadError::header(file, "its tensors have more bytes than a file can"))?;
     at_least(expected, found, file)?;
     if found > expected {
         let reason = format!("{} bytes follow the last tensor", found - expected);
@@ -41,15 +45,36 @@ pub(super) fn read_header(files: &dyn ModelFiles, file: &str) -> Result<Header, 
     })
 }
 
+fn header_bytes(files: &dyn ModelFiles, file: &str, length: u64) -> Result<Vec<u8>, LoadError> {
+    let mut header = vec![0; length as usize];
+    files.read_at(file, PREFIX, &mut header)?;
+    Ok(header)
+}
+
+/// Reads a header: names that are there once, shapes that fit their bytes, bytes without gaps or overlaps.
+fn parse(header: &[u8]) -> Result<Metadata, String> {
+    let entries: Entries = serde_json::from_slice(header).map_err(|error| error.to_string())?;
+    Metadata::new(None, entries.0).map_err(|error| error.to_string())
+}
+
 fn header_length(files: &dyn ModelFiles, file: &str) -> Result<u64, LoadError> {
     let mut prefix = [0; PREFIX as usize];
     files.read_at(file, 0, &mut prefix)?;
     let length = u64::from_le_bytes(prefix);
-    if length > MAX_HEADER {
-        let reason = format!("its header claims {length} bytes, {MAX_HEADER} are allowed");
-        return Err(LoadError::header(file, reason));
+    if length <= MAX_HEADER {
+        return Ok(length);
     }
-    Ok(length)
+    let reason = if is_pickle(&prefix) {
+        "it is a PyTorch pickle, which runs code when it is read; convert it to safetensors".into()
+    } else {
+        format!("its header claims {length} bytes, {MAX_HEADER} are allowed")
+    };
+    Err(LoadError::header(file, reason))
+}
+
+/// How pickles begin: the zip archives of `PyTorch`, and bare ones.
+fn is_pickle(prefix: &[u8]) -> bool {
+    prefix.starts_with(b"PK\x03\x04") || matches!(prefix, [0x80, 2..=5, ..])
 }
 
 fn at_least(expected: u64, found: u64, file: &str) -> Result<(), LoadError> {
@@ -117,23 +142,130 @@ mod tests {
         ));
     }
 
+    /// The reason why a header is refused, before 16 bytes of weights.
+    #[track_caller]
+    fn refused(header: &str) -> String {
+        match read_header(&file(header, 16), "m.safetensors").err() {
+            Some(LoadError::Header { reason, .. }) => reason,
+            other => panic!("{header}: {other:?}"),
+        }
+    }
+
+    fn tensor(name: &str, shape: &str, start: usize, end: usize) -> String {
+        format!(r#""{name}":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{start},{end}]}}"#)
+    }
+
     #[test]
     fn broken_headers_are_errors() {
         let broken = [
-            "{".to_owned(),
-            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,16]}}"#.to_owned(),
-            r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[4,20]}}"#.to_owned(),
-            r#"{"a":{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,16]}}"#
-                .to_owned(),
-            r#"{"a":{"dtype":"WHAT","shape":[4],"data_offsets":[0,16]}}"#.to_owned(),
+            "",
+            "{",
+            "[]",
+            "{}",
+            "{} {}",
+            r#"{"a":{"dtype":"WHAT","shape":[4],"data_offsets":[0,16]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[4]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[-4],"data_offsets":[0,16]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[4.0],"data_offsets":[0,16]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,16]}}"#,
+            r#"{"a":{"dtype":"F32","shape":[4],"shape":[4],"data_offsets":[0,16]}}"#,
         ];
         for header in broken {
-            let error = read_header(&file(&header, 16), "m.safetensors").err();
+            refused(header);
+        }
+        refused(&"[".repeat(100_000));
+        refused(&format!("{{\"a\":{}", "[".repeat(100_000)));
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_their_bytes_or_overflow_are_refused() {
+        let huge = usize::MAX;
+        for shape in [
+            "2",
+            "5",
+            &format!("{huge},2"),
+            &format!("{huge},{huge}"),
+            "0",
+        ] {
+            refused(&format!("{{{}}}", tensor("a", shape, 0, 16)));
+        }
+        let many = vec!["1"; entries::MAX_RANK + 1].join(",");
+        refused(&format!("{{{}}}", tensor("a", &many, 0, 4)));
+    }
+
+    #[test]
+    fn bytes_with_gaps_overlaps_or_ends_beyond_their_starts_are_refused() {
+        let pairs = [
+            (tensor("a", "4", 4, 20), tensor("b", "0", 20, 20)),
+            (tensor("a", "2", 0, 8), tensor("b", "2", 4, 12)),
+            (tensor("a", "2", 0, 8), tensor("b", "1", 12, 16)),
+            (tensor("a", "4", 0, 16), tensor("b", "4", 0, 16)),
+            (tensor("a", "2", 8, 0), tensor("b", "4", 0, 16)),
+        ];
+        for (a, b) in pairs {
+            refused(&format!("{{{a},{b}}}"));
+        }
+    }
+
+    #[test]
+    fn more_bytes_than_a_file_can_have_do_not_wrap_around() {
+        let size = (1 << 61) - 1;
+        let bytes = |i: usize| {
+            let (start, end) = (i * size, (i + 1) * size);
+            format!(r#""{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
+        };
+        let last = 8 * size;
+        let rest = usize::MAX - last;
+        let last = format!(
+            r#""8":{{"dtype":"U8","shape":[{rest}],"data_offsets":[{last},{}]}}"#,
+            usize::MAX
+        );
+        let all: Vec<_> = (0..8).map(bytes).chain([last]).collect();
+        let reason = refused(&format!("{{{}}}", all.join(",")));
+        assert!(reason.contains("more bytes than a file can"), "{reason}");
+    }
+
+    #[test]
+    fn a_name_that_is_listed_twice_or_is_too_long_is_refused() {
+        let (a, b) = (tensor("a", "2", 0, 8), tensor("a", "2", 8, 16));
+        assert!(refused(&format!("{{{a},{b}}}")).contains("`a` is listed twice"));
+        let long = "n".repeat(entries::MAX_NAME + 1);
+        let reason = refused(&format!("{{{}}}", tensor(&long, "4", 0, 16)));
+        assert!(reason.contains("1025 bytes, 1024 are allowed"), "{reason}");
+    }
+
+    #[test]
+    fn more_tensors_than_a_model_has_are_refused() {
+        let tensors = (0..=entries::MAX_TENSORS).map(|i| tensor(&i.to_string(), "0", 0, 0));
+        let reason = refused(&format!("{{{}}}", tensors.collect::<Vec<_>>().join(",")));
+        assert!(reason.contains("more than 100000 tensors"), "{reason}");
+    }
+
+    #[test]
+    fn what_a_file_says_about_itself_is_passed_over() {
+        let metadata = r#""__metadata__":{"format":"pt","more":["of",{"it":null}]}"#;
+        let header = format!("{{{metadata},{}}}", tensor("a", "2,2", 0, 16));
+        let header = read_header(&file(&header, 16), "m.safetensors").expect("a header");
+        assert!(header.tensors.info("a").is_some());
+    }
+
+    #[test]
+    fn pickles_are_refused_by_their_name() {
+        for pickle in [
+            b"PK\x03\x04\x00\x00\x08\x08rest",
+            b"\x80\x02}q\x00X\x05\x00rest",
+        ] {
+            let files = MemoryFiles::new([("m.safetensors", pickle.to_vec())]);
+            let error = read_header(&files, "m.safetensors").err();
             assert!(
-                matches!(error, Some(LoadError::Header { .. })),
-                "{header}: {error:?}"
+                error.is_some_and(|error| error.to_string().contains("PyTorch pickle")),
+                "{pickle:?}"
             );
         }
+    }
+
+    #[test]
+    fn bytes_after_the_last_tensor_are_refused() {
         let extra = read_header(&file(ONE, 17), "m.safetensors");
         assert!(matches!(extra, Err(LoadError::Header { .. })));
     }

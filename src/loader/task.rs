@@ -11,15 +11,15 @@ use candle_core::DType;
 use super::{
     batch::{Reading, batches, read_batch},
     owner::{OwnerLink, ToOwner},
-    plan::TensorPlan,
+    plan::{TensorPlan, sum},
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
     ticket::Ticket,
 };
 use crate::{
-    LoadError, ModelFiles, Pipeline,
+    DeviceChoice, LoadError, ModelFiles, Pipeline,
     lifeline::Watch,
-    memory::{Account, Answer},
+    memory::{self, Account, Answer},
     panics::caught,
     signal::Signal,
 };
@@ -55,7 +55,9 @@ impl<P: Pipeline> LoadTask<P> {
 
     async fn load(&self) -> Result<P::Config, LoadError> {
         let (config, tensors) = self.plan().await?;
-        self.claim(&tensors).await?;
+        let needed = sum(tensors.values().map(|tensor| tensor.run_bytes(self.dtype)));
+        self.claim(needed).await?;
+        self.ensure_available(needed).await?;
         self.read(tensors).await?;
         Ok(config)
     }
@@ -71,17 +73,13 @@ impl<P: Pipeline> LoadTask<P> {
         let plan = self.readers.run("plan", plan).await?;
         let (config, tensors) = plan.into_parts();
         self.progress
-            .expect(tensors.values().map(TensorPlan::stored_bytes).sum());
+            .expect(sum(tensors.values().map(TensorPlan::stored_bytes)));
         self.enter(LoadPhase::Waiting);
         Ok((config, tensors))
     }
 
     /// Claims the model's part of the budget, before one byte is allocated; waits where others make room.
-    async fn claim(&self, tensors: &Tensors) -> Result<(), LoadError> {
-        let needed = tensors
-            .values()
-            .map(|tensor| tensor.run_bytes(self.dtype))
-            .sum();
+    async fn claim(&self, needed: u64) -> Result<(), LoadError> {
         let (tell, told) = async_channel::bounded(1);
         let ticket = self.owner.ticket.clone();
         self.account
@@ -89,6 +87,15 @@ impl<P: Pipeline> LoadTask<P> {
                 let _ = tell.try_send(keep(&ticket, answer));
             });
         told.recv().await.unwrap_or(Err(LoadError::Interrupted))
+    }
+
+    /// The budget has room; the system may have less. A card's memory is its own.
+    async fn ensure_available(&self, needed: u64) -> Result<(), LoadError> {
+        if matches!(self.account.holder().device, DeviceChoice::Cuda(_)) {
+            return Ok(());
+        }
+        let look = move || memory::ensure_available(needed);
+        self.readers.run("plan", look).await
     }
 
     /// Has the readers read everything, and waits until the last of them is done.

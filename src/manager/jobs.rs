@@ -35,6 +35,10 @@ impl<P: Pipeline> ModelManager<P> {
     /// Takes a new job: runs it where the model is loaded and stays, else keeps it.
     pub(crate) fn queue(&mut self, job: impl FnOnce(Mailbox<P>, P::Settings) -> Job<P>) {
         let job = job(self.mailbox.clone(), self.settings().clone());
+        #[cfg(feature = "test_kit")]
+        self.received
+            .tape
+            .note_job(job.id(), || job.request().clone());
         if self.waiting.is_empty() && self.takes_jobs() {
             self.pipeline.run(job);
         } else {
@@ -66,7 +70,7 @@ impl<P: Pipeline> ModelManager<P> {
         self.now = now.unwrap_or(self.now);
         self.refuse_hopeless_jobs();
         let mut ends = std::mem::take(&mut self.late_ends);
-        while let Ok(event) = self.received.try_recv() {
+        while let Some(event) = self.received.next() {
             ends.extend(self.take_in(event));
         }
         if !ends.is_empty() {

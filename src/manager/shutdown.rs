@@ -42,7 +42,7 @@ impl<P: Pipeline> ModelManager<P> {
     /// Returns whether no memory is held any more.
     fn wait_until_gone(&mut self, deadline: Instant) -> bool {
         while !self.alive.is_empty() {
-            let Ok(event) = self.received.recv_deadline(deadline) else {
+            let Some(event) = self.received.next_before(deadline) else {
                 return false;
             };
             let end = self.take_in(event);

@@ -2,6 +2,8 @@
 
 use candle_core::Device;
 
+use crate::LoadError;
+
 /// Half of the memory, or 80 % of what is available, whichever is less; on a card of its own what is free
 /// there, less 1 GiB or 15 %, whichever is more: the renderer uses it too. Metal shares the memory of the
 /// CPU. [`None`] where nothing can be measured.
@@ -13,6 +15,27 @@ pub(crate) fn default_budget(device: &Device) -> Option<u64> {
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => None,
     }
+}
+
+/// Models below this size are loaded without a look at what is left: a game takes as much in a moment.
+const SMALL: u64 = 16 << 20;
+
+/// Refuses what the system cannot give any more. It would hand out the memory all the same, and end the process
+/// when it is used. Reads files of the system: on a reader.
+pub(crate) fn ensure_available(needed: u64) -> Result<(), LoadError> {
+    if needed < SMALL {
+        return Ok(());
+    }
+    // A platform that cannot say what it has has no limit.
+    super::cpu::physical().map_or(Ok(()), |memory| fits(needed, memory))
+}
+
+fn fits(needed: u64, memory: Physical) -> Result<(), LoadError> {
+    let available = memory.available;
+    if needed > available {
+        return Err(LoadError::NotEnoughMemory { needed, available });
+    }
+    Ok(())
 }
 
 /// Bytes of memory that the process may use.
@@ -59,6 +82,22 @@ mod tests {
         assert_eq!(of_card(4 * GIB), 3 * GIB);
         assert_eq!(of_card(20 * GIB), 17 * GIB);
         assert_eq!(of_card(GIB / 2), 0);
+    }
+
+    #[test]
+    fn what_the_system_cannot_give_is_refused_and_the_last_byte_is_not() {
+        let memory = Physical {
+            total: 16 * GIB,
+            available: GIB,
+        };
+        assert!(fits(GIB, memory).is_ok());
+        let refused = fits(GIB + 1, memory);
+        assert!(
+            matches!(refused, Err(LoadError::NotEnoughMemory { needed, available })
+                if (needed, available) == (GIB + 1, GIB))
+        );
+        assert!(ensure_available(SMALL - 1).is_ok());
+        assert!(ensure_available(u64::MAX).is_err());
     }
 
     #[test]

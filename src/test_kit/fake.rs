@@ -163,6 +163,7 @@ impl<const KIND: usize> Fake<KIND> {
         if let Some(gate) = self.script.gate_at(place) {
             gate.pass().await;
         }
+        self.script.block(place);
         self.script.act(place)
     }
 }

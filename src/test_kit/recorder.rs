@@ -1,13 +1,37 @@
 //! [`Recorder`]: what happened to the models of one kind, frame by frame.
 
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
-use bevy::{ecs::message::MessageCursor, prelude::*};
+use bevy::{
+    ecs::{lifecycle::Discard, message::MessageCursor},
+    prelude::*,
+};
 
 use crate::{
-    CandleShutdown, CandleSystems, ModelManager, ModelState, ModelTransition, Pipeline, StateOf,
-    TransitionReason,
+    CandlePlugin, CandleShutdown, CandleSystems, Infer, ModelManager, ModelState, ModelTransition,
+    Pipeline, StateOf, TransitionReason, manager::Happening, schedule::ModelLifecycle,
 };
+
+/// Something that happened, and when.
+pub struct Logged<P: Pipeline> {
+    /// The frame in which the manager took it in, from 1.
+    pub frame: u64,
+    /// What was asked for, or what a worker reported.
+    pub what: Happening<P>,
+}
+
+impl<P: Pipeline> Clone for Logged<P> {
+    fn clone(&self) -> Self {
+        let (frame, what) = (self.frame, self.what.clone());
+        Self { frame, what }
+    }
+}
+
+impl<P: Pipeline> fmt::Debug for Logged<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.frame, self.what)
+    }
+}
 
 /// Everything that an app saw of the models of kind `P`. Added by [`RecorderPlugin`].
 #[derive(Resource)]
@@ -20,6 +44,12 @@ pub struct Recorder<P: Pipeline> {
     pub exited: Vec<ModelState>,
     /// In each `Update`: the property, and the Bevy state.
     pub shown: Vec<(ModelState, ModelState)>,
+    /// Every request and what workers reported, with the frames; [`Replay`](super::Replay) tells it again.
+    pub log: Vec<Logged<P>>,
+    /// Frames that have begun.
+    frame: u64,
+    /// The frame of each message.
+    frames: Vec<u64>,
     /// One for both systems, so that no message is recorded twice.
     cursor: MessageCursor<ModelTransition<P>>,
 }
@@ -31,6 +61,9 @@ impl<P: Pipeline> Default for Recorder<P> {
             entered: Vec::new(),
             exited: Vec::new(),
             shown: Vec::new(),
+            log: Vec::new(),
+            frame: 0,
+            frames: Vec::new(),
             cursor: MessageCursor::default(),
         }
     }
@@ -42,6 +75,14 @@ impl<P: Pipeline> Recorder<P> {
         self.transitions
             .iter()
             .map(|seen| (seen.from, seen.to, seen.reason))
+            .collect()
+    }
+
+    /// Returns the edges that were taken, with their frames.
+    pub fn timed_edges(&self) -> Vec<(u64, ModelState, ModelState, TransitionReason)> {
+        let edges = self.transitions.iter().zip(&self.frames);
+        edges
+            .map(|(seen, frame)| (*frame, seen.from, seen.to, seen.reason))
             .collect()
     }
 
@@ -102,7 +143,22 @@ impl<P: Pipeline> Default for RecorderPlugin<P> {
 
 impl<P: Pipeline> Plugin for RecorderPlugin<P> {
     fn build(&self, app: &mut App) {
+        // The schedules have to be there.
+        if !app.is_plugin_added::<CandlePlugin>() {
+            app.add_plugins(CandlePlugin::default());
+        }
+        app.world_mut()
+            .get_resource_or_init::<ModelManager<P>>()
+            .start_recording();
         app.init_resource::<Recorder<P>>()
+            .add_systems(First, count_frames::<P>)
+            .add_systems(
+                ModelLifecycle,
+                record_happenings::<P>
+                    .after(CandleSystems::Reconcile)
+                    .before(CandleSystems::Transition),
+            )
+            .add_observer(record_withdrawals::<P>)
             .add_systems(Update, (record_transitions::<P>, show::<P>))
             .add_systems(
                 CandleShutdown,
@@ -128,9 +184,41 @@ fn record_transitions<P: Pipeline>(
     let Recorder {
         transitions,
         cursor,
+        frame,
+        frames,
         ..
     } = &mut *recorder;
     transitions.extend(cursor.read(&messages).cloned());
+    frames.resize(transitions.len(), *frame);
+}
+
+fn count_frames<P: Pipeline>(mut recorder: ResMut<Recorder<P>>) {
+    recorder.frame += 1;
+}
+
+/// What comes after the manager has looked belongs to the next frame.
+fn record_happenings<P: Pipeline>(
+    mut recorder: ResMut<Recorder<P>>,
+    mut manager: ResMut<ModelManager<P>>,
+) {
+    let Recorder { log, frame, .. } = &mut *recorder;
+    let taken = manager.bypass_change_detection().take_recorded();
+    log.extend(taken.into_iter().map(|what| {
+        let frame = *frame;
+        Logged { frame, what }
+    }));
+}
+
+/// A job that has ended is removed by its end, which is in the log already.
+fn record_withdrawals<P: Pipeline>(
+    gone: On<Discard, Infer<P>>,
+    jobs: Query<&Infer<P>>,
+    manager: Option<ResMut<ModelManager<P>>>,
+) {
+    if let (Ok(infer), Some(mut manager)) = (jobs.get(gone.entity), manager) {
+        let id = infer.id();
+        manager.bypass_change_detection().note_withdrawn(id);
+    }
 }
 
 fn show<P: Pipeline>(

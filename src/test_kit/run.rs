@@ -1,10 +1,10 @@
-//! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened.
+//! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened; [`lose_devices`].
 
 use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
 
-use crate::{ModelManager, ModelState, Pipeline};
+use crate::{LoaderService, ModelManager, ModelState, Pipeline};
 
 /// How long a test waits for anything.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -43,6 +43,12 @@ pub fn run_until_state<P: Pipeline>(app: &mut App, state: ModelState) -> usize {
     run_until(app, &format!("{state:?}"), |world| {
         world.resource::<ModelManager<P>>().current_state == state
     })
+}
+
+/// Has the threads of an app's devices end, as if the devices were gone: what is on them is lost, and the next load
+/// starts them anew. Devices are shared: so are losses.
+pub fn lose_devices(app: &App) {
+    app.world().resource::<LoaderService>().lose_devices();
 }
 
 /// Waits without a frame until `done` says so: for what workers do while the game stands still.

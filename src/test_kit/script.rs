@@ -60,10 +60,15 @@ pub(super) struct Script {
     /// Numbers in each tensor.
     pub(super) elements: usize,
     gates: HashMap<Place, Gate>,
+    /// Gates that hold the thread, and not a future.
+    blocks: HashMap<Place, Gate>,
     pub(super) fail: Option<Place>,
     pub(super) panic: Option<Place>,
     log: Arc<Mutex<Vec<FakeEvent>>>,
 }
+
+/// The number of a script that nobody can find yet.
+const NOT_REGISTERED: u64 = 0;
 
 /// The name of the fake configuration.
 pub(super) const CONFIG: &str = "fake.json";
@@ -75,10 +80,11 @@ impl FakeModel {
     /// Makes a model of four tensors of 1 MiB.
     pub fn new(id: impl Into<String>) -> Self {
         let script = Script {
-            number: 0,
+            number: NOT_REGISTERED,
             tensors: 4,
             elements: 1 << 18,
             gates: HashMap::new(),
+            blocks: HashMap::new(),
             fail: None,
             panic: None,
             log: Arc::default(),
@@ -91,6 +97,7 @@ impl FakeModel {
 
     fn with(mut self, change: impl FnOnce(&mut Script)) -> Self {
         let mut script = Script::clone(&self.script);
+        script.number = NOT_REGISTERED;
         change(&mut script);
         self.script = script.register();
         self
@@ -107,6 +114,13 @@ impl FakeModel {
     #[must_use]
     pub fn gate(self, place: Place, gate: &Gate) -> Self {
         self.with(|script| drop(script.gates.insert(place, gate.clone())))
+    }
+
+    /// Makes the pipeline one that does not await: in [`Place::Build`], [`Place::WarmUp`] or [`Place::Infer`] the
+    /// gate holds the device thread itself.
+    #[must_use]
+    pub fn block_in(self, place: Place, gate: &Gate) -> Self {
+        self.with(|script| drop(script.blocks.insert(place, gate.clone())))
     }
 
     /// Puts a gate before each chunk of weights.
@@ -135,10 +149,13 @@ impl FakeModel {
 
     /// Returns what a manager loads.
     pub fn source(&self) -> ModelSource {
-        ModelSource::files(
-            self.id.clone(),
-            Arc::new(FakeFiles::new(self.script.clone())),
-        )
+        ModelSource::files(self.id.clone(), self.files())
+    }
+
+    /// Returns the model's files, to put something between them and the loader; [`ModelSource::files`] makes a
+    /// source of what comes out.
+    pub fn files(&self) -> Arc<dyn ModelFiles> {
+        Arc::new(FakeFiles::new(self.script.clone()))
     }
 
     /// Returns the bytes of all weights, as f32.
@@ -155,7 +172,7 @@ impl FakeModel {
 impl Script {
     /// Makes the script known under a number of its own, which is what the fake configuration holds.
     fn register(mut self) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(NOT_REGISTERED + 1);
         self.number = NEXT.fetch_add(1, Ordering::Relaxed);
         let script = Arc::new(self);
         known().insert(script.number, Arc::downgrade(&script));
@@ -185,6 +202,13 @@ impl Script {
         self.gates.get(&place)
     }
 
+    /// Holds the thread where the script says so.
+    pub(super) fn block(&self, place: Place) {
+        if let Some(gate) = self.blocks.get(&place) {
+            gate.pass_blocking();
+        }
+    }
+
     /// Panics or fails where the script says so.
     pub(super) fn act(&self, place: Place) -> Result<(), LoadError> {
         assert!(self.panic != Some(place), "scripted panic in {place:?}");
@@ -192,6 +216,13 @@ impl Script {
             return Err(LoadError::build(format!("scripted failure in {place:?}")));
         }
         Ok(())
+    }
+}
+
+/// A test that makes many models keeps none of them.
+impl Drop for Script {
+    fn drop(&mut self) {
+        known().remove(&self.number);
     }
 }
 
