@@ -39,11 +39,27 @@ def headers():
 
 
 def configurations():
-    for model in ["grey", "rgb"]:
+    for model in ["grey", "rgb", "ncsnpp", "resnet", "identity", "learned"]:
         folder = FIXTURES / model
         parts = [(folder / name).read_bytes() for name in PARTS]
         write("configuration", model, b"\0".join(parts))
+    solver = b'{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "use_karras_sigmas": true}'
+    parts[-1] = solver
+    write("configuration", "solver", b"\0".join(parts))
+
+
+def indices():
+    def index(**weight_map):
+        return json.dumps({"metadata": {"total_size": 2}, "weight_map": weight_map}).encode()
+
+    write("index", "both", index(a="one.safetensors", b="two.safetensors"))
+    write("index", "swapped", index(a="two.safetensors", b="one.safetensors"))
+    write("index", "missing", index(a="three.safetensors"))
+    write("index", "outside", index(a="../one.safetensors"))
+    write("index", "alias", index(a="./one.safetensors", b="two.safetensors/"))
+    write("index", "twice", b'{"weight_map":{"a":"one.safetensors","a":"two.safetensors"}}')
 
 
 headers()
+indices()
 configurations()
