@@ -185,8 +185,7 @@ impl LoaderService {
                 return Ok(self.devices[known].1.clone());
             }
             let (_, lost) = self.devices.swap_remove(known);
-            // Its drop joins what is left of it.
-            self.readers()?.handle().clean_up(move || drop(lost));
+            DeviceThread::retire(lost);
         }
         let thread = DeviceThread::shared(device, self.threads, self.shutdown_timeout)?;
         learn_budget(&thread, memory.ledger(device));

@@ -45,7 +45,7 @@ mod view;
 pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
-pub(crate) use budget::{default_budget, ensure_available};
+pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
 pub(crate) use cpu::prefer_huge_pages;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;

@@ -118,7 +118,7 @@ fn on_this_thread(label: impl ScheduleLabel) -> Schedule {
 }
 
 fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>>) -> bool {
-    signal.is_raised() || time.is_some_and(|time| alarm.is_due(time.elapsed()))
+    signal.look() || time.is_some_and(|time| alarm.is_due(time.elapsed()))
 }
 
 /// News is taken here and not in the condition, which Bevy asks even where a game's own condition on

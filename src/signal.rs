@@ -11,6 +11,8 @@ use std::{
 
 use bevy::prelude::*;
 
+use crate::panics::guarded;
+
 /// Raised by whoever has news for the managers: a request, a worker, a job. One for each app.
 ///
 /// Without news a frame costs one look at it, however many kinds of models there are.
@@ -20,6 +22,8 @@ pub(crate) struct Signal(Arc<Raised>);
 #[derive(Default)]
 struct Raised {
     flag: AtomicBool,
+    /// The app was woken, and has not looked since.
+    woken: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -30,17 +34,25 @@ impl fmt::Debug for Raised {
 }
 
 impl Signal {
-    /// Wakes the app with the first news only: it takes them all at once.
+    /// Wakes the app with the first news since it looked: it takes them all at once.
     pub(crate) fn raise(&self) {
-        if !self.0.flag.swap(true, Ordering::AcqRel) {
+        self.0.flag.store(true, Ordering::Release);
+        if !self.0.woken.swap(true, Ordering::AcqRel) {
             self.wake();
         }
     }
 
+    /// Called by whoever has news, in a drop, too: a panic of the game's ends here.
     fn wake(&self) {
         if let Some(wake) = self.0.wake.get() {
-            wake();
+            guarded("the app's wake-up", wake);
         }
+    }
+
+    /// The app looks: what is raised from now on wakes it again, whether the news are taken in this frame or not.
+    pub(crate) fn look(&self) -> bool {
+        self.0.woken.store(false, Ordering::Release);
+        self.is_raised()
     }
 
     pub(crate) fn is_raised(&self) -> bool {
@@ -76,7 +88,7 @@ pub struct WakeUp(Signal);
 
 impl WakeUp {
     /// Calls `wake` from now on when there is news: on any thread, so it must be quick and must not wait. The first
-    /// one counts.
+    /// one counts. Where it panics, the app goes on and is not woken.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -141,10 +153,30 @@ mod tests {
         assert_eq!(count(), 1, "what came before counts");
         signal.raise();
         assert_eq!(count(), 1);
-        assert!(signal.take() && !signal.is_raised());
+        assert!(signal.look() && signal.take() && !signal.is_raised());
         signal.raise();
         signal.raise();
         assert_eq!(count(), 2);
+    }
+
+    #[test]
+    fn news_that_a_frame_leaves_lying_wake_nobody_and_the_next_ones_do() {
+        let (signal, woken) = (Signal::default(), Arc::new(AtomicU32::new(0)));
+        let counter = woken.clone();
+        WakeUp(signal.clone()).with(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        signal.raise();
+        assert!(signal.look(), "and does not take them");
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        signal.raise();
+        assert_eq!(woken.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_wake_up_that_panics_is_survived() {
+        let signal = Signal::default();
+        WakeUp(signal.clone()).with(|| panic!("the event loop is closed"));
+        signal.raise();
+        assert!(signal.look());
     }
 
     #[test]

@@ -191,7 +191,9 @@ impl Scene {
         self.app.update();
         if let Stage::Reading(stops) = stage {
             self.reads.let_pass(stops);
-            wait_until("a reader", || self.reads.waiting() > 0);
+            wait_until("the readers", || {
+                self.reads.passed() == stops && self.reads.waiting() > 0
+            });
             return;
         }
         self.reads.open();

@@ -8,6 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
+    thread::Builder,
     time::{Duration, Instant},
 };
 
@@ -82,7 +83,7 @@ impl DeviceThread {
     ) -> Result<Arc<Self>, LoadError> {
         let choice = choice.resolve();
         let start = || Self::start(choice, threads, shutdown_timeout);
-        OPEN.get(choice, Self::is_running, start)
+        OPEN.get(choice, Self::is_running, Self::retire, start)
     }
 
     fn start(
@@ -122,6 +123,15 @@ impl DeviceThread {
 
     pub(crate) fn handle(&self) -> DeviceHandle {
         self.handle.clone()
+    }
+
+    /// Lets go of a thread that has ended by itself. Its workers are joined on a thread of their own: one of them may
+    /// hang, and nobody is to wait for it.
+    pub(crate) fn retire(dead: Arc<Self>) {
+        let name = "candle-retire".to_owned();
+        if let Err(error) = Builder::new().name(name).spawn(move || drop(dead)) {
+            warn!("failed to start the thread that joins a lost device's: {error}");
+        }
     }
 
     /// Whether the thread has not ended by itself.

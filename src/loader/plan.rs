@@ -40,6 +40,9 @@ pub struct Plan<C> {
     tensors: BTreeMap<Arc<str>, TensorPlan>,
 }
 
+/// The most tensors of one model, over all its files.
+const MAX_TENSORS: usize = 200_000;
+
 /// One tensor to read.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorPlan {
@@ -60,7 +63,7 @@ impl TensorPlan {
 
     /// Bytes in the file.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        (self.elements() * self.stored.size_in_bytes()) as u64
+        bytes(self.elements(), self.stored)
     }
 
     /// The format in memory: floats become the run's format, anything else stays.
@@ -74,8 +77,13 @@ impl TensorPlan {
 
     /// Bytes in memory.
     pub(crate) fn run_bytes(&self, run: DType) -> u64 {
-        (self.elements() * self.run_dtype(run).size_in_bytes()) as u64
+        bytes(self.elements(), self.run_dtype(run))
     }
+}
+
+/// The bytes of so many numbers. A file of holes can claim more in its own format than there is in another.
+fn bytes(elements: usize, dtype: DType) -> u64 {
+    (elements as u64).saturating_mul(dtype.size_in_bytes() as u64)
 }
 
 /// Adds up bytes. Several files can claim more together than there is.
@@ -140,6 +148,11 @@ impl<C> Plan<C> {
         let header = read_header(files, file)?;
         let file: Arc<str> = file.into();
         let tensors = header.tensors.tensors();
+        if self.tensors.len() + tensors.len() > MAX_TENSORS {
+            let reason =
+                format!("with the files before it, it has more than {MAX_TENSORS} tensors");
+            return Err(LoadError::header(&file, reason));
+        }
         for (name, info) in tensors.iter().filter(|(name, _)| wants(name)) {
             let stored = readable(info.dtype).ok_or_else(|| LoadError::UnsupportedDtype {
                 tensor: name.clone(),

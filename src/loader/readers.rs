@@ -61,7 +61,7 @@ impl ReaderHandle {
 
 impl Readers {
     pub(crate) fn shared(shutdown_timeout: Duration) -> Result<Arc<Self>, LoadError> {
-        RUNNING.get((), |_| true, || Self::start(shutdown_timeout))
+        RUNNING.get((), |_| true, drop, || Self::start(shutdown_timeout))
     }
 
     fn start(shutdown_timeout: Duration) -> Result<Self, LoadError> {

@@ -94,8 +94,11 @@ impl<P: Pipeline> LoadTask<P> {
         if matches!(self.account.holder().device, DeviceChoice::Cuda(_)) {
             return Ok(());
         }
+        if !memory::is_worth_a_look(needed) {
+            return Ok(());
+        }
         let look = move || memory::ensure_available(needed);
-        self.readers.run("plan", look).await
+        self.readers.run("memory", look).await
     }
 
     /// Has the readers read everything, and waits until the last of them is done.

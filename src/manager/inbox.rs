@@ -37,30 +37,28 @@ impl<P: Pipeline> Inbox<P> {
     }
 }
 
-#[cfg(not(feature = "test_kit"))]
 impl<P: Pipeline> Inbox<P> {
     pub(super) fn is_empty(&self) -> bool {
+        #[cfg(feature = "test_kit")]
+        if let Some(nothing) = self.tape.has_nothing_due() {
+            return nothing;
+        }
         self.events.is_empty()
     }
 
     pub(super) fn next(&mut self) -> Option<Event<P>> {
-        self.events.try_recv().ok()
-    }
-}
-
-#[cfg(feature = "test_kit")]
-impl<P: Pipeline> Inbox<P> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.tape
-            .has_nothing_due()
-            .unwrap_or(self.events.is_empty())
-    }
-
-    pub(super) fn next(&mut self) -> Option<Event<P>> {
-        self.tape.next(&self.events)
+        #[cfg(feature = "test_kit")]
+        if self.tape.replays() {
+            return self.tape.next_due();
+        }
+        let event = self.events.try_recv().ok()?;
+        #[cfg(feature = "test_kit")]
+        self.tape.note_event(&event);
+        Some(event)
     }
 
     /// Whether everything that is due in this frame of a replay has arrived.
+    #[cfg(feature = "test_kit")]
     pub(super) fn has_what_is_due(&mut self) -> bool {
         self.tape.has_what_is_due(&self.events)
     }

@@ -98,7 +98,7 @@ enum Mode<P: Pipeline> {
     Replays {
         due: VecDeque<News>,
         /// What arrived before its frame, or beside what is due.
-        held: Vec<Event<P>>,
+        held: VecDeque<Event<P>>,
     },
 }
 
@@ -161,26 +161,25 @@ impl<P: Pipeline> Tape<P> {
         all
     }
 
-    pub(super) fn next(&mut self, events: &Receiver<Event<P>>) -> Option<Event<P>> {
-        if let Mode::Replays { .. } = self.mode {
-            return self.next_due();
-        }
-        let event = events.try_recv().ok()?;
-        if let Some(news) = self.news(&event) {
+    pub(super) fn replays(&self) -> bool {
+        matches!(self.mode, Mode::Replays { .. })
+    }
+
+    pub(super) fn note_event(&mut self, event: &Event<P>) {
+        if let Some(news) = self.news(event) {
             self.note(Happening::News(news));
         }
-        Some(event)
     }
 
     /// What is left at the end of the app counts, due or not.
     pub(super) fn take_held(&mut self) -> Option<Event<P>> {
         match &mut self.mode {
-            Mode::Replays { held, .. } => held.pop(),
+            Mode::Replays { held, .. } => held.pop_front(),
             Mode::Off | Mode::Records(_) => None,
         }
     }
 
-    fn next_due(&mut self) -> Option<Event<P>> {
+    pub(super) fn next_due(&mut self) -> Option<Event<P>> {
         let Mode::Replays { due, held } = &self.mode else {
             return None;
         };
@@ -192,7 +191,7 @@ impl<P: Pipeline> Tape<P> {
             return None;
         };
         due.pop_front();
-        Some(held.remove(found))
+        held.remove(found)
     }
 }
 
@@ -232,7 +231,7 @@ impl<P: Pipeline> ModelManager<P> {
     pub(crate) fn start_replay(&mut self) {
         self.received.tape.mode = Mode::Replays {
             due: VecDeque::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
         };
     }
 

@@ -20,12 +20,14 @@ pub(crate) fn default_budget(device: &Device) -> Option<u64> {
 /// Models below this size are loaded without a look at what is left: a game takes as much in a moment.
 const SMALL: u64 = 16 << 20;
 
+/// Whether a model is so large that the system is asked first.
+pub(crate) fn is_worth_a_look(needed: u64) -> bool {
+    needed >= SMALL
+}
+
 /// Refuses what the system cannot give any more. It would hand out the memory all the same, and end the process
 /// when it is used. Reads files of the system: on a reader.
 pub(crate) fn ensure_available(needed: u64) -> Result<(), LoadError> {
-    if needed < SMALL {
-        return Ok(());
-    }
     // A platform that cannot say what it has has no limit.
     super::cpu::physical().map_or(Ok(()), |memory| fits(needed, memory))
 }
@@ -96,7 +98,8 @@ mod tests {
             matches!(refused, Err(LoadError::NotEnoughMemory { needed, available })
                 if (needed, available) == (GIB + 1, GIB))
         );
-        assert!(ensure_available(SMALL - 1).is_ok());
+        assert!(!is_worth_a_look(SMALL - 1) && is_worth_a_look(SMALL));
+        assert!(ensure_available(SMALL).is_ok());
         assert!(ensure_available(u64::MAX).is_err());
     }
 

@@ -15,6 +15,7 @@ pub struct Gate {
     permits: Sender<()>,
     passes: Receiver<()>,
     waiting: Arc<AtomicUsize>,
+    passed: Arc<AtomicUsize>,
 }
 
 impl Gate {
@@ -25,6 +26,7 @@ impl Gate {
             permits,
             passes,
             waiting: Arc::default(),
+            passed: Arc::default(),
         }
     }
 
@@ -52,6 +54,11 @@ impl Gate {
         self.waiting.load(Ordering::SeqCst)
     }
 
+    /// Returns how many have passed.
+    pub fn passed(&self) -> usize {
+        self.passed.load(Ordering::SeqCst)
+    }
+
     /// Passes, on a thread that may block.
     pub fn pass_blocking(&self) {
         futures_lite::future::block_on(self.pass());
@@ -59,8 +66,10 @@ impl Gate {
 
     /// Passes, in a future.
     pub async fn pass(&self) {
-        let _arrived = Arrived::new(&self.waiting);
+        let arrived = Arrived::new(&self.waiting);
         let _ = self.passes.recv().await;
+        drop(arrived);
+        self.passed.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -143,6 +152,7 @@ mod tests {
             0,
             "who is dropped at the gate waits no more"
         );
+        assert_eq!(gate.passed(), 2);
         gate.open();
         gate.pass_blocking();
     }

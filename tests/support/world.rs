@@ -33,6 +33,8 @@ struct Asked {
     steps: u32,
     panics: bool,
     living: bool,
+    /// No model was wanted for it, or what was wanted has changed since: it may end without one.
+    may_be_refused: bool,
 }
 
 /// What observers saw of all jobs.
@@ -147,7 +149,15 @@ impl Game {
 
     pub fn ask(&mut self, kind: usize, request: Request) {
         let shown = self.state(kind);
+        let before = self.references[kind].wanted;
         self.references[kind].ask(request, shown);
+        // A request for the model that is wanted already takes nothing from anybody.
+        let is_same = matches!(request, Request::Load(which) if before == Some(which));
+        let refused = self
+            .jobs
+            .iter_mut()
+            .filter(|job| job.kind == kind && !is_same);
+        refused.for_each(|job| job.may_be_refused = true);
         let source = |which| {
             let mut models = self.models[kind].iter();
             let found = models.find(|model| model.which == which);
@@ -201,7 +211,9 @@ impl Game {
             self.app.world_mut().entity_mut(entity).insert(job);
             settings
         });
+        let wanted = self.references[kind].wanted;
         self.jobs.push(Asked {
+            may_be_refused: !wanted.is_some_and(Which::loads),
             entity,
             kind,
             settings,
@@ -461,10 +473,13 @@ impl Asked {
                 !self.panics && (output.settings.value, output.steps) == (self.settings, self.steps)
             }
             Err(InferError::Panicked(_)) => self.panics,
-            Err(error) => matches!(
-                error,
-                InferError::NotLoaded | InferError::ModelFailed(_) | InferError::Unloaded
-            ),
+            Err(error) => {
+                let refuses = matches!(
+                    error,
+                    InferError::NotLoaded | InferError::ModelFailed(_) | InferError::Unloaded
+                );
+                refuses && self.may_be_refused
+            }
         };
         assert!(fits, "{result:?}");
     }
