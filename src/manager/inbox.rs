@@ -13,9 +13,9 @@ use crate::Pipeline;
 /// two at most for each time that its model makes room.
 pub(super) struct Inbox<P: Pipeline> {
     events: Receiver<Event<P>>,
-    /// Writes down what is taken in, or says what may be.
+    /// Writes down what is taken in, or says what may be. Apart: a manager is small, and this is for tests.
     #[cfg(feature = "test_kit")]
-    pub(super) tape: Tape<P>,
+    pub(super) tape: Box<Tape<P>>,
 }
 
 impl<P: Pipeline> Inbox<P> {
@@ -23,7 +23,7 @@ impl<P: Pipeline> Inbox<P> {
         Self {
             events,
             #[cfg(feature = "test_kit")]
-            tape: Tape::default(),
+            tape: Box::default(),
         }
     }
 
