@@ -71,14 +71,13 @@ impl Signal {
 /// Without it such an app shows a result when the next input comes. This crate does not depend on a window
 /// library, so an app says how it is woken. With Bevy's own:
 ///
-/// ```ignore
+/// ```text
 /// use bevy::winit::{EventLoopProxyWrapper, WinitUserEvent};
 ///
 /// fn wake(wake_up: Res<WakeUp>, event_loop: Res<EventLoopProxyWrapper>) {
 ///     let event_loop = (**event_loop).clone();
 ///     wake_up.with(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
 /// }
-/// # App::new().add_systems(Startup, wake);
 /// ```
 ///
 /// A time-out ([`Residency::keep_alive`](crate::Residency::keep_alive)) wakes nobody: a model that is not used goes with
