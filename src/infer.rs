@@ -25,6 +25,7 @@
 //! | Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
 //! | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
 //! | Loaded | runs, first come first served, when its working memory fits |
+//! | Loaded, and another load was asked for before it | waits for that |
 //! | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
 //! | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
 //! | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
@@ -64,7 +65,7 @@ use steps::{Reporter, Step};
 pub(crate) struct JobId(u64);
 
 impl JobId {
-    fn next() -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

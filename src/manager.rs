@@ -34,9 +34,11 @@ use bevy::prelude::*;
 use crossbeam_channel::unbounded;
 
 use crate::{
-    DeviceChoice, ModelSource, Pipeline, PipelineManager, ResourceManager, SlotId, StateManager,
-    infer::End,
+    DeviceChoice, ModelSource, ModelState, Pipeline, PipelineManager, ResourceManager, SlotId,
+    StateManager,
+    infer::{End, JobId},
     loader::{Gone, Place},
+    machine::Wish,
     memory::Account,
     signal::Signal,
 };
@@ -119,6 +121,9 @@ pub struct ModelManager<P: Pipeline> {
     /// The model goes because the game said so: its jobs end with it.
     #[reflect(ignore)]
     leaves_for_good: bool,
+    /// The loaded model is to go: jobs that come after this one are for the next model.
+    #[reflect(ignore)]
+    leaves_from: Option<JobId>,
     /// The model that is being parked.
     #[reflect(ignore)]
     parking: Option<Arc<Account>>,
@@ -166,6 +171,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             built: None,
             gone: None,
             leaves_for_good: false,
+            leaves_from: None,
             parking: None,
             now: Duration::ZERO,
             loading_since: None,
@@ -260,6 +266,10 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn asked(&mut self) {
         self.status.wanted = self.wishes.wanted().map(ModelSource::id);
+        let leaves = self.machine.state() == ModelState::Loaded
+            && matches!(self.wishes.wish(), Wish::Nothing | Wish::Other | Wish::Anew);
+        let since = self.leaves_from;
+        self.leaves_from = leaves.then(|| since.unwrap_or_else(JobId::next));
         self.mailbox.wake();
     }
 

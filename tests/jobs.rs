@@ -125,6 +125,45 @@ fn while_another_load_is_wanted_a_job_waits_for_it() {
 }
 
 #[test]
+fn jobs_around_a_request_for_another_model_go_to_the_model_of_their_time() {
+    let mut app = app();
+    let (a, b) = (FakeModel::new("a"), FakeModel::new("b").tensors(1, 1 << 16));
+    load(&mut app, &a);
+    let before = spawn(&mut app, steps(100_000));
+    manager(&mut app).load(b.source());
+    let after = spawn(&mut app, steps(1));
+    manager(&mut app).load(b.source());
+    run_until_ends(&mut app, 2);
+    assert!(
+        matches!(ends(&app), [(first, Err(InferError::Unloaded)), (second, Ok(output))]
+            if (*first, *second) == (before, after) && output.tensors == 1),
+        "{:?}",
+        ends(&app)
+    );
+}
+
+#[test]
+fn a_job_that_waits_for_a_swap_that_is_taken_back_runs_on_what_is_loaded() {
+    let mut app = app();
+    load(&mut app, &FakeModel::new("a").tensors(3, 1 << 10));
+    manager(&mut app).load(FakeModel::new("b").source());
+    spawn(&mut app, steps(1));
+    manager(&mut app).cancel();
+    run_until_ends(&mut app, 1);
+    assert!(matches!(ends(&app), [(_, Ok(output))] if output.tensors == 3));
+}
+
+#[test]
+fn a_job_after_an_unload_was_asked_for_ends_with_the_model() {
+    let mut app = app();
+    load(&mut app, &FakeModel::new("a"));
+    manager(&mut app).unload();
+    spawn(&mut app, steps(1));
+    run_until_ends(&mut app, 1);
+    assert!(matches!(ends(&app), [(_, Err(InferError::Unloaded))]));
+}
+
+#[test]
 fn a_job_that_waits_for_a_cancelled_load_ends() {
     let mut app = app();
     let gate = Gate::closed();

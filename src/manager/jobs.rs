@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{Event, Mailbox, ModelManager};
 use crate::{
     InferError, ModelState, Pipeline,
-    infer::{End, Job},
+    infer::{End, Job, JobId},
     loader::Load,
     machine::Wish,
 };
@@ -47,11 +47,12 @@ impl<P: Pipeline> ModelManager<P> {
         }
     }
 
-    /// Whether the model may get jobs. One that makes room gets no new ones; and what it has given back, and is
-    /// not taken in yet, comes first.
+    /// Whether the model may get jobs. One that makes room, or is not wanted any more, gets no new ones; and what it
+    /// has given back, and is not taken in yet, comes first.
     fn takes_jobs(&self) -> bool {
         let goes = |load: &Load<P>| load.account().is_draining() || load.account().is_evicted();
         self.machine.state() == ModelState::Loaded
+            && self.leaves_from.is_none()
             && !self.pipeline.load().is_some_and(goes)
             && self.received.is_empty()
     }
@@ -111,12 +112,17 @@ impl<P: Pipeline> ModelManager<P> {
         }
         let has_failed = self.machine.state() == ModelState::Failed;
         let reason = has_failed.then(|| self.status.last_error.clone()).flatten();
-        self.refuse_waiting(&reason.map_or(InferError::NotLoaded, InferError::ModelFailed));
+        let error = reason.map_or(InferError::NotLoaded, InferError::ModelFailed);
+        self.refuse_waiting(&error, None);
     }
 
-    /// Ends the jobs that wait.
-    pub(super) fn refuse_waiting(&mut self, error: &InferError) {
-        for job in self.waiting.0.drain(..) {
+    /// Ends the jobs that wait, up to those that are for the `next` model.
+    pub(super) fn refuse_waiting(&mut self, error: &InferError, next: Option<JobId>) {
+        let waiting = &mut self.waiting.0;
+        let stay = next.map_or(waiting.len(), |next| {
+            waiting.partition_point(|job| job.id() < next)
+        });
+        for job in waiting.drain(..stay) {
             job.refuse(error.clone());
         }
     }

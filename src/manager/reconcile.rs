@@ -144,8 +144,11 @@ impl<P: Pipeline> ModelManager<P> {
             reason,
             TransitionReason::Evicted | TransitionReason::Expired
         );
+        let since = self.leaves_from.take();
         if self.leaves_for_good {
-            self.refuse_waiting(&InferError::Unloaded);
+            let comes = self.wishes.wish().is_load() && !self.closed;
+            let next = since.filter(|_| comes);
+            self.refuse_waiting(&InferError::Unloaded, next);
         } else {
             self.wishes.fall_asleep();
         }
