@@ -1,5 +1,7 @@
 //! A job on its way to the model and back.
 
+#[cfg(feature = "test_kit")]
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy::prelude::*;
@@ -100,6 +102,18 @@ impl<P: Pipeline> Job<P> {
     #[cfg(feature = "test_kit")]
     pub(crate) fn request(&self) -> &P::Request {
         &self.request
+    }
+
+    /// The settings when it was inserted.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn settings(&self) -> &P::Settings {
+        &self.settings
+    }
+
+    /// Every how many steps a preview is wanted.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn previews(&self) -> Option<NonZeroU32> {
+        self.reporter.previews
     }
 
     /// Jobs are served in this order.

@@ -6,8 +6,8 @@ use crossbeam_channel::Receiver;
 
 use super::Event;
 #[cfg(feature = "test_kit")]
-use super::tape::Tape;
-use crate::Pipeline;
+use super::tape::{News, Tape};
+use crate::{Pipeline, machine::Facts};
 
 /// What workers have sent, in its order. Bounded by what the game has asked for: a load sends two events, a job
 /// two at most for each time that its model makes room.
@@ -57,9 +57,21 @@ impl<P: Pipeline> Inbox<P> {
         Some(event)
     }
 
-    /// Whether everything that is due in this frame of a replay has arrived.
+    /// What the machine decides on: `facts`, unless a replay knows better. [`None`]: no step in this frame.
+    #[cfg_attr(
+        not(feature = "test_kit"),
+        expect(clippy::unused_self, reason = "only a replay has a tape")
+    )]
+    pub(super) fn decide(&mut self, facts: Facts) -> Option<Facts> {
+        #[cfg(feature = "test_kit")]
+        return self.tape.decide(facts);
+        #[cfg(not(feature = "test_kit"))]
+        Some(facts)
+    }
+
+    /// Returns what is due in this frame of a replay and has not arrived.
     #[cfg(feature = "test_kit")]
-    pub(super) fn has_what_is_due(&mut self) -> bool {
-        self.tape.has_what_is_due(&self.events)
+    pub(super) fn missing(&mut self) -> Vec<News> {
+        self.tape.missing(&self.events)
     }
 }

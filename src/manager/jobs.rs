@@ -36,9 +36,7 @@ impl<P: Pipeline> ModelManager<P> {
     pub(crate) fn queue(&mut self, job: impl FnOnce(Mailbox<P>, P::Settings) -> Job<P>) {
         let job = job(self.mailbox.clone(), self.settings().clone());
         #[cfg(feature = "test_kit")]
-        self.received
-            .tape
-            .note_job(job.id(), || job.request().clone());
+        self.received.tape.note_job(&job);
         if self.waiting.is_empty() && self.takes_jobs() {
             self.pipeline.run(job);
         } else {

@@ -5,6 +5,8 @@ use std::{any::type_name, sync::Arc, time::Instant};
 use bevy::prelude::*;
 use tracing::{debug, error};
 
+#[cfg(feature = "test_kit")]
+use super::Happening;
 use super::ModelManager;
 use crate::{
     ErrorChain, InferError, LoadError, ModelId, ModelSource, ModelState, ModelTransition, Pipeline,
@@ -59,18 +61,14 @@ impl<P: Pipeline> ModelManager<P> {
         loader: &mut LoaderService,
         memory: &mut ResourceManager,
     ) -> Option<ModelTransition<P>> {
-        let facts = Facts {
-            wish: self.wishes.wish(),
-            built: self.built.is_some(),
-            ended: self.ended(),
-            retry_due: self.is_retry_due(),
-            leave: self.leave(),
-            asleep: self.wishes.is_asleep(),
-            job_waits: !self.waiting.is_empty(),
-            releasing: self.is_releasing(),
-        };
+        let now = self.facts();
+        let facts = self.received.decide(now)?;
         let before = self.status.current_state;
         let step = self.machine.step(facts);
+        #[cfg(feature = "test_kit")]
+        if step.edge.is_some() || step.action.is_some() {
+            self.received.tape.note(Happening::Step(facts));
+        }
         match step.action {
             Some(ModelAction::Start) => self.start(loader, memory),
             Some(ModelAction::Drop) => self.let_go(step.edge.map(|(_, reason)| reason)),
@@ -81,6 +79,19 @@ impl<P: Pipeline> ModelManager<P> {
             self.mailbox.wake();
         }
         step.edge.map(|(to, reason)| self.enter(to, reason))
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            wish: self.wishes.wish(),
+            built: self.built.is_some(),
+            ended: self.ended(),
+            retry_due: self.is_retry_due(),
+            leave: self.leave(),
+            asleep: self.wishes.is_asleep(),
+            job_waits: !self.waiting.is_empty(),
+            releasing: self.is_releasing(),
+        }
     }
 
     fn start(&mut self, loader: &mut LoaderService, memory: &mut ResourceManager) {

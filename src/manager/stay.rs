@@ -10,6 +10,11 @@ use crate::{
     memory::Account,
 };
 
+/// Whether a model is parked, and the last of its jobs has ended.
+pub(super) fn is_parked(account: &Account) -> bool {
+    account.standing() == Standing::Parked && account.jobs() == 0
+}
+
 impl<P: Pipeline> ModelManager<P> {
     /// Tells the books what the game says about its models.
     pub(super) fn post_residency(&self) {
@@ -84,7 +89,7 @@ impl<P: Pipeline> ModelManager<P> {
     pub(super) fn ended(&self) -> Option<Ended> {
         let parked = |account: &&Arc<Account>| account.standing() == Standing::Parked;
         if let Some(parked) = self.parking.as_ref().filter(parked) {
-            let is_quiet = parked.jobs() == 0 && self.received.is_empty();
+            let is_quiet = is_parked(parked) && self.received.is_empty();
             return is_quiet.then_some(Ended::Released);
         }
         let gone = self.gone.as_ref().filter(|_| !self.is_releasing());

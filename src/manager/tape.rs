@@ -1,11 +1,15 @@
-//! [`Tape`]: what happened to a manager, to be replayed frame by frame.
+//! [`Tape`]: what happened to a manager, frame by frame, and to be told again.
 
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, num::NonZeroU32};
 
 use crossbeam_channel::Receiver;
 
-use super::{Event, ModelManager, Residency};
-use crate::{ModelSource, Pipeline, infer::JobId};
+use super::{Event, ModelManager, Residency, stay::is_parked};
+use crate::{
+    ModelSource, Pipeline,
+    infer::{Job, JobId},
+    machine::Facts,
+};
 
 /// What a manager was asked for, or heard from its workers.
 ///
@@ -28,6 +32,10 @@ pub enum Happening<P: Pipeline> {
         job: usize,
         /// What was asked for.
         request: P::Request,
+        /// The manager's settings at that moment.
+        settings: P::Settings,
+        /// Every how many steps a preview was asked for.
+        previews: Option<NonZeroU32>,
     },
     /// An [`Infer`](crate::Infer) was removed before its end.
     Withdraw {
@@ -36,6 +44,8 @@ pub enum Happening<P: Pipeline> {
     },
     /// A worker was heard.
     News(News),
+    /// The state machine took a step, on these facts.
+    Step(Facts),
 }
 
 /// What a worker tells a manager.
@@ -60,12 +70,20 @@ impl<P: Pipeline> Clone for Happening<P> {
             Self::Unload => Self::Unload,
             Self::Cancel => Self::Cancel,
             Self::Residency(residency) => Self::Residency(*residency),
-            Self::Infer { job, request } => Self::Infer {
+            Self::Infer {
+                job,
+                request,
+                settings,
+                previews,
+            } => Self::Infer {
                 job: *job,
                 request: request.clone(),
+                settings: settings.clone(),
+                previews: *previews,
             },
             Self::Withdraw { job } => Self::Withdraw { job: *job },
             Self::News(news) => Self::News(*news),
+            Self::Step(facts) => Self::Step(*facts),
         }
     }
 }
@@ -81,6 +99,7 @@ impl<P: Pipeline> fmt::Debug for Happening<P> {
             Self::Infer { job, .. } => write!(f, "infer {job}"),
             Self::Withdraw { job } => write!(f, "withdraw {job}"),
             Self::News(news) => news.fmt(f),
+            Self::Step(facts) => write!(f, "step on {facts:?}"),
         }
     }
 }
@@ -95,11 +114,16 @@ pub(super) struct Tape<P: Pipeline> {
 enum Mode<P: Pipeline> {
     Off,
     Records(Vec<Happening<P>>),
-    Replays {
-        due: VecDeque<News>,
-        /// What arrived before its frame, or beside what is due.
-        held: VecDeque<Event<P>>,
-    },
+    Replays(Frame<P>),
+}
+
+/// A frame of a replay.
+struct Frame<P: Pipeline> {
+    due: VecDeque<News>,
+    /// What the machine decides on, in the frames in which it takes a step.
+    step: Option<Facts>,
+    /// What arrived before its frame, or beside what is due.
+    held: VecDeque<Event<P>>,
 }
 
 impl<P: Pipeline> Default for Tape<P> {
@@ -119,12 +143,16 @@ impl<P: Pipeline> Tape<P> {
         }
     }
 
-    pub(super) fn note_job(&mut self, id: JobId, request: impl FnOnce() -> P::Request) {
+    pub(super) fn note_job(&mut self, job: &Job<P>) {
         if !matches!(self.mode, Mode::Off) {
-            let job = self.jobs.len();
-            self.jobs.push(id);
-            let request = request();
-            self.note(Happening::Infer { job, request });
+            let number = self.jobs.len();
+            self.jobs.push(job.id());
+            self.note(Happening::Infer {
+                job: number,
+                request: job.request().clone(),
+                settings: job.settings().clone(),
+                previews: job.previews(),
+            });
         }
     }
 
@@ -141,28 +169,38 @@ impl<P: Pipeline> Tape<P> {
         }
     }
 
-    /// What is empty in a replay: [`None`] where there is none.
-    pub(super) fn has_nothing_due(&self) -> Option<bool> {
-        match &self.mode {
-            Mode::Replays { due, .. } => Some(due.is_empty()),
+    fn frame(&mut self) -> Option<&mut Frame<P>> {
+        match &mut self.mode {
+            Mode::Replays(frame) => Some(frame),
             Mode::Off | Mode::Records(_) => None,
         }
     }
 
-    pub(super) fn has_what_is_due(&mut self, events: &Receiver<Event<P>>) -> bool {
-        let Mode::Replays { due, held } = &mut self.mode else {
-            return true;
+    /// What is empty in a replay: [`None`] where there is none.
+    pub(super) fn has_nothing_due(&self) -> Option<bool> {
+        match &self.mode {
+            Mode::Replays(frame) => Some(frame.due.is_empty()),
+            Mode::Off | Mode::Records(_) => None,
+        }
+    }
+
+    /// Takes in what has arrived, and returns what is due and has not. A job comes back only where the models make
+    /// room as they did.
+    pub(super) fn missing(&mut self, events: &Receiver<Event<P>>) -> Vec<News> {
+        let Some(frame) = self.frame() else {
+            return Vec::new();
         };
-        held.extend(events.try_iter());
-        let (due, held) = (due.clone(), std::mem::take(held));
+        frame.held.extend(events.try_iter());
+        let Mode::Replays(Frame { due, held, .. }) = &self.mode else {
+            return Vec::new();
+        };
         let arrived = |news: &News| held.iter().any(|event| self.news(event) == Some(*news));
-        let all = due.iter().all(arrived);
-        self.mode = Mode::Replays { due, held };
-        all
+        let due = due.iter().filter(|news| !matches!(news, News::Returned(_)));
+        due.filter(|news| !arrived(news)).copied().collect()
     }
 
     pub(super) fn replays(&self) -> bool {
-        matches!(self.mode, Mode::Replays { .. })
+        matches!(self.mode, Mode::Replays(_))
     }
 
     pub(super) fn note_event(&mut self, event: &Event<P>) {
@@ -173,25 +211,29 @@ impl<P: Pipeline> Tape<P> {
 
     /// What is left at the end of the app counts, due or not.
     pub(super) fn take_held(&mut self) -> Option<Event<P>> {
-        match &mut self.mode {
-            Mode::Replays { held, .. } => held.pop_front(),
-            Mode::Off | Mode::Records(_) => None,
-        }
+        self.frame()?.held.pop_front()
     }
 
     pub(super) fn next_due(&mut self) -> Option<Event<P>> {
-        let Mode::Replays { due, held } = &self.mode else {
-            return None;
-        };
-        let news = *due.front()?;
-        let found = held
-            .iter()
-            .position(|event| self.news(event) == Some(news))?;
-        let Mode::Replays { due, held } = &mut self.mode else {
-            return None;
-        };
-        due.pop_front();
-        held.remove(found)
+        while let Some(news) = self.frame()?.due.pop_front() {
+            let Mode::Replays(frame) = &self.mode else {
+                return None;
+            };
+            let mut held = frame.held.iter();
+            let found = held.position(|event| self.news(event) == Some(news));
+            if let Some(found) = found {
+                return self.frame()?.held.remove(found);
+            }
+        }
+        None
+    }
+
+    /// What the machine decides on: in a replay what it decided on, in its frame, and else nothing.
+    pub(super) fn decide(&mut self, facts: Facts) -> Option<Facts> {
+        match &mut self.mode {
+            Mode::Replays(frame) => frame.step.take(),
+            Mode::Off | Mode::Records(_) => Some(facts),
+        }
     }
 }
 
@@ -229,22 +271,37 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Has the manager hear what a replay says, and nothing else.
     pub(crate) fn start_replay(&mut self) {
-        self.received.tape.mode = Mode::Replays {
+        self.received.tape.mode = Mode::Replays(Frame {
             due: VecDeque::new(),
+            step: None,
             held: VecDeque::new(),
+        });
+    }
+
+    /// Says what the manager hears in the next frame, and what it decides on.
+    pub(crate) fn expect<'a>(&mut self, story: impl IntoIterator<Item = &'a Happening<P>>) {
+        let Some(frame) = self.received.tape.frame() else {
+            return;
         };
-    }
-
-    /// Says what the manager hears in the next frame.
-    pub(crate) fn expect_news(&mut self, news: impl IntoIterator<Item = News>) {
-        if let Mode::Replays { due, .. } = &mut self.received.tape.mode {
-            due.extend(news);
-            self.mailbox.wake();
+        for what in story {
+            match what {
+                Happening::News(news) => frame.due.push_back(*news),
+                Happening::Step(facts) => frame.step = Some(*facts),
+                _ => {}
+            }
         }
+        self.mailbox.wake();
     }
 
-    /// Whether that has arrived.
-    pub(crate) fn has_what_is_due(&mut self) -> bool {
-        self.received.has_what_is_due()
+    /// Returns what the next frame of a replay cannot do without: [`None`] where everything is there.
+    pub(crate) fn waits_for(&mut self) -> Option<String> {
+        let missing = self.received.missing();
+        if !missing.is_empty() {
+            return Some(format!("{missing:?}"));
+        }
+        let step = self.received.tape.frame()?.step?;
+        let is_quiet = self.parking.as_ref().is_none_or(|parked| is_parked(parked));
+        let waits = step.ended.is_some() && !is_quiet;
+        waits.then(|| "a model to be parked".to_owned())
     }
 }

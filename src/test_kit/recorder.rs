@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// Something that happened, and when.
+#[non_exhaustive]
 pub struct Logged<P: Pipeline> {
     /// The frame in which the manager took it in, from 1.
     pub frame: u64,

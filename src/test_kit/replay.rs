@@ -1,21 +1,27 @@
 //! [`Replay`]: a recorded story, told again.
 
-use bevy::prelude::*;
-
-use super::{Logged, wait_until};
-use crate::{
-    Infer, ModelManager, Pipeline,
-    manager::{Happening, News},
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
 };
 
+use bevy::prelude::*;
+
+use super::Logged;
+use crate::{Infer, ModelManager, Pipeline, manager::Happening, memory::arbitrate};
+
+/// How long what was heard in a frame may take to come again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Tells recorded stories again, frame by frame: the same requests in the same frames, and what workers report
-/// only in the frames in which it was heard. So the transitions are the same, however fast the workers are.
+/// only in the frames in which it was heard. The state machine decides on what it decided on then: so the
+/// transitions are the same, however fast the workers are.
 ///
-/// The app is a new one, with the kinds of the story and without the systems that asked. What is not in a log
-/// is not replayed: settings, the clock (set `TimeUpdateStrategy` in both apps where time-outs matter; a failed
-/// model is tried again once a second on the system's), and which models make room for each other.
+/// The app is a new one, with the kinds of the story and without the systems that asked. What happened at the end
+/// of the app is not told again; nor is which jobs a model gave back to make room: where a story has that, a replay
+/// may wait in vain, and says for what.
 ///
-/// ```no_run
+/// ```
 /// use bevy::prelude::*;
 /// use bevy_candle::{prelude::*, test_kit::{Fake, FakeModel, Recorder, RecorderPlugin, Replay, run_until_state}};
 ///
@@ -35,8 +41,6 @@ use crate::{
 /// Replay::default().kind::<Fake>(&recorder.log).run(&mut again);
 /// assert_eq!(again.world().resource::<Recorder<Fake>>().timed_edges(), recorder.timed_edges());
 /// ```
-///
-/// Experimental: it waits in vain now and then for what workers reported.
 #[derive(Default)]
 pub struct Replay {
     kinds: Vec<Box<dyn Told>>,
@@ -66,11 +70,29 @@ impl Replay {
             for story in &mut self.kinds {
                 story.ask(app, frame);
             }
-            for story in &self.kinds {
-                wait_until("what workers reported", || story.is_ready(app));
-            }
+            self.wait(app, frame);
             app.update();
         }
+    }
+
+    /// Waits until everything is there that a frame needs. Meanwhile memory is granted as in a frame: workers may
+    /// wait for it.
+    fn wait(&self, app: &mut App, frame: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(what) = self.waits_for(app) {
+            assert!(
+                Instant::now() < deadline,
+                "frame {frame} waits in vain for {what}"
+            );
+            app.world_mut()
+                .run_system_cached(arbitrate)
+                .expect("the system has what it needs");
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
+    }
+
+    fn waits_for(&self, app: &mut App) -> Option<String> {
+        self.kinds.iter().find_map(|story| story.waits_for(app))
     }
 }
 
@@ -86,7 +108,8 @@ trait Told {
     fn begin(&self, app: &mut App);
     /// Does what was done before a frame.
     fn ask(&mut self, app: &mut App, frame: u64);
-    fn is_ready(&self, app: &mut App) -> bool;
+    /// What the next frame cannot do without.
+    fn waits_for(&self, app: &mut App) -> Option<String>;
 }
 
 impl<P: Pipeline> Told for Story<P> {
@@ -101,22 +124,14 @@ impl<P: Pipeline> Told for Story<P> {
     fn ask(&mut self, app: &mut App, frame: u64) {
         let now = self.log.iter().filter(|logged| logged.frame == frame);
         let now: Vec<_> = now.map(|logged| logged.what.clone()).collect();
-        let news: Vec<News> = now.iter().filter_map(as_news).collect();
-        for what in now {
-            self.repeat(app, what);
+        for what in &now {
+            self.repeat(app, what.clone());
         }
-        manager::<P>(app).expect_news(news);
+        manager::<P>(app).expect(&now);
     }
 
-    fn is_ready(&self, app: &mut App) -> bool {
-        manager::<P>(app).has_what_is_due()
-    }
-}
-
-fn as_news<P: Pipeline>(what: &Happening<P>) -> Option<News> {
-    match what {
-        Happening::News(news) => Some(*news),
-        _ => None,
+    fn waits_for(&self, app: &mut App) -> Option<String> {
+        manager::<P>(app).waits_for()
     }
 }
 
@@ -132,16 +147,23 @@ impl<P: Pipeline> Story<P> {
             Happening::Unload => manager::<P>(app).unload(),
             Happening::Cancel => manager::<P>(app).cancel(),
             Happening::Residency(residency) => *manager::<P>(app).residency_mut() = residency,
-            Happening::Infer { request, .. } => {
-                let job = app.world_mut().spawn(Infer::<P>::new(request)).id();
-                self.jobs.push(job);
+            Happening::Infer {
+                request,
+                settings,
+                previews,
+                ..
+            } => {
+                *manager::<P>(app).settings_mut() = settings;
+                let every = previews.map_or(0, NonZeroU32::get);
+                let job = Infer::<P>::new(request).previews_every(every);
+                self.jobs.push(app.world_mut().spawn(job).id());
             }
             Happening::Withdraw { job } => {
                 if let Ok(mut entity) = app.world_mut().get_entity_mut(self.jobs[job]) {
                     entity.remove::<Infer<P>>();
                 }
             }
-            Happening::News(_) => {}
+            Happening::News(_) | Happening::Step(_) => {}
         }
     }
 }
