@@ -108,6 +108,7 @@ fn has_metal() -> bool {
 
 /// Returns whether the calling thread owns a device: the only place where models are built, used and
 /// dropped.
+#[cfg(any(test, feature = "test_kit"))]
 pub fn on_device_thread() -> bool {
     IS_DEVICE_THREAD.get()
 }

@@ -207,6 +207,38 @@ fn a_model_that_the_system_has_no_memory_for_is_refused_before_it_is_read() {
     );
 }
 
+#[test]
+fn nobody_makes_room_for_a_model_that_the_system_has_no_memory_for() {
+    let mut app = app(1 << 45);
+    let other = FakeModel::new("other").tensors(1, 1 << 10);
+    ask::<1>(&mut app, &other);
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
+    // 32 TiB: with the other one they exceed the budget.
+    ask::<0>(&mut app, &FakeModel::new("huge").tensors(1, 1 << 43));
+    run_until_kind::<0>(&mut app, ModelState::Failed);
+    frames(&mut app, 10);
+    assert_eq!(state::<1>(app.world()), ModelState::Loaded);
+}
+
+/// `tools/container.sh 512M cargo test --test faults` runs this in a container with that much memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_container_has_the_memory_that_its_limit_says() {
+    let said = std::env::var("CONTAINER_BYTES").ok();
+    let limit: u64 = said.map_or(1 << 60, |bytes| bytes.parse().expect("bytes"));
+    let mut app = app(1 << 60);
+    // As much as the limit: the process itself has a part of it already.
+    let elements = limit as usize / size_of::<f32>();
+    ask::<0>(&mut app, &FakeModel::new("large").tensors(1, elements));
+    run_until_kind::<0>(&mut app, ModelState::Failed);
+    let error = manager::<0>(&mut app).last_error.clone();
+    assert!(
+        matches!(error.as_deref(), Some(LoadError::NotEnoughMemory { available, .. })
+            if *available < limit),
+        "{error:?}"
+    );
+}
+
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// A load from a folder that is planned and waits for memory, so that its files can change meanwhile.

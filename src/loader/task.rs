@@ -56,8 +56,12 @@ impl<P: Pipeline> LoadTask<P> {
     async fn load(&self) -> Result<P::Config, LoadError> {
         let (config, tensors) = self.plan().await?;
         let needed = sum(tensors.values().map(|tensor| tensor.run_bytes(self.dtype)));
+        // Before others are sent away for it, and again when they are gone.
+        if let Some(others) = self.account.in_use_where_fits(needed) {
+            self.ensure_available(needed, others).await?;
+        }
         self.claim(needed).await?;
-        self.ensure_available(needed).await?;
+        self.ensure_available(needed, 0).await?;
         self.read(tensors).await?;
         Ok(config)
     }
@@ -89,15 +93,15 @@ impl<P: Pipeline> LoadTask<P> {
         told.recv().await.unwrap_or(Err(LoadError::Interrupted))
     }
 
-    /// The budget has room; the system may have less. A card's memory is its own.
-    async fn ensure_available(&self, needed: u64) -> Result<(), LoadError> {
+    /// The budget may have room where the system has less. A card's memory is its own.
+    async fn ensure_available(&self, needed: u64, releasable: u64) -> Result<(), LoadError> {
         if matches!(self.account.holder().device, DeviceChoice::Cuda(_)) {
             return Ok(());
         }
         if !memory::is_worth_a_look(needed) {
             return Ok(());
         }
-        let look = move || memory::ensure_available(needed);
+        let look = move || memory::ensure_available(needed, releasable);
         self.readers.run("memory", look).await
     }
 

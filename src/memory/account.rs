@@ -97,6 +97,12 @@ impl Account {
         &self.ledger
     }
 
+    /// Bytes that others hold on the device, where its budget is known and is enough.
+    pub(crate) fn in_use_where_fits(&self, needed: u64) -> Option<u64> {
+        let budget = self.ledger.budget()?;
+        (needed <= budget).then(|| self.ledger.in_use())
+    }
+
     pub(super) fn line(&self) -> &Sender<Waiter> {
         &self.line
     }

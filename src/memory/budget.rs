@@ -25,15 +25,15 @@ pub(crate) fn is_worth_a_look(needed: u64) -> bool {
     needed >= SMALL
 }
 
-/// Refuses what the system cannot give any more. It would hand out the memory all the same, and end the process
-/// when it is used. Reads files of the system: on a reader.
-pub(crate) fn ensure_available(needed: u64) -> Result<(), LoadError> {
+/// Refuses what the system cannot give any more, `releasable` bytes of other models included. It would hand out the
+/// memory all the same, and end the process when it is used. Reads files of the system: on a reader.
+pub(crate) fn ensure_available(needed: u64, releasable: u64) -> Result<(), LoadError> {
     // A platform that cannot say what it has has no limit.
-    super::cpu::physical().map_or(Ok(()), |memory| fits(needed, memory))
+    super::cpu::physical().map_or(Ok(()), |memory| fits(needed, releasable, memory))
 }
 
-fn fits(needed: u64, memory: Physical) -> Result<(), LoadError> {
-    let available = memory.available;
+fn fits(needed: u64, releasable: u64, memory: Physical) -> Result<(), LoadError> {
+    let available = memory.available.saturating_add(releasable);
     if needed > available {
         return Err(LoadError::NotEnoughMemory { needed, available });
     }
@@ -92,15 +92,16 @@ mod tests {
             total: 16 * GIB,
             available: GIB,
         };
-        assert!(fits(GIB, memory).is_ok());
-        let refused = fits(GIB + 1, memory);
+        assert!(fits(GIB, 0, memory).is_ok());
+        assert!(fits(2 * GIB, GIB, memory).is_ok());
+        let refused = fits(GIB + 1, 0, memory);
         assert!(
             matches!(refused, Err(LoadError::NotEnoughMemory { needed, available })
                 if (needed, available) == (GIB + 1, GIB))
         );
         assert!(!is_worth_a_look(SMALL - 1) && is_worth_a_look(SMALL));
-        assert!(ensure_available(SMALL).is_ok());
-        assert!(ensure_available(u64::MAX).is_err());
+        assert!(ensure_available(SMALL, 0).is_ok());
+        assert!(ensure_available(u64::MAX, 0).is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! The only calls of the operating system for memory are here, each with a portable fallback.
 
+use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+
 use super::budget::Physical;
 
 /// A huge page.
@@ -14,22 +16,33 @@ const LARGE: usize = 256 << 10;
 
 /// The memory that this process may use: the machine's, or its container's where that has less.
 pub(super) fn physical() -> Option<Physical> {
-    let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
-    let kind = sysinfo::RefreshKind::nothing().with_memory(memory);
-    let system = sysinfo::System::new_with_specifics(kind).ok()?;
+    let memory = MemoryRefreshKind::nothing().with_ram();
+    let kind = RefreshKind::nothing().with_memory(memory);
+    let mut system = System::new_with_specifics(kind).ok()?;
     let machine = Physical {
         total: system.total_memory(),
         available: system.available_memory(),
     };
-    let container = system.cgroup_limits().map(|limits| Physical {
-        total: limits.total_memory,
-        // What its files take in the cache is given back when memory is short.
-        available: limits.total_memory.saturating_sub(limits.rss),
-    });
-    let container = container.unwrap_or(machine);
+    let container = container(&mut system).unwrap_or(machine);
     (machine.total > 0).then_some(Physical {
         total: machine.total.min(container.total),
         available: machine.available.min(container.available),
+    })
+}
+
+/// What the control groups of this process leave it; only Linux has them.
+fn container(system: &mut System) -> Option<Physical> {
+    let own = sysinfo::get_current_pid().ok()?;
+    let (which, nothing) = (
+        ProcessesToUpdate::Some(&[own]),
+        ProcessRefreshKind::nothing(),
+    );
+    system.refresh_processes_specifics(which, true, nothing);
+    let limits = system.process(own)?.cgroup_limits()?;
+    Some(Physical {
+        total: limits.total_memory,
+        // What its files take in the cache is given back when memory is short.
+        available: limits.total_memory.saturating_sub(limits.rss),
     })
 }
 
