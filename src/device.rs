@@ -22,7 +22,11 @@ use candle_core::Device;
 use tracing::warn;
 
 mod thread;
+mod timer;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
+#[cfg(test)]
+pub(crate) use timer::block_on;
+pub(crate) use timer::sleep_until;
 
 thread_local! {
     static IS_DEVICE_THREAD: Cell<bool> = const { Cell::new(false) };

@@ -150,7 +150,7 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
     manager
         .bypass_change_detection()
         .queue(|mailbox, settings| {
-            let signal = mailbox.signal();
+            let (signal, gate) = (mailbox.signal(), mailbox.gate());
             Job::new(
                 End::guard(entity, id, mailbox),
                 request,
@@ -159,6 +159,7 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
                     slot,
                     previews,
                     signal,
+                    gate,
                 },
                 watch,
             )

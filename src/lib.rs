@@ -78,6 +78,7 @@ pub use candle_nn;
 
 mod device;
 mod error;
+mod frame_guard;
 mod infer;
 mod lifeline;
 mod loader;

@@ -36,6 +36,7 @@ use crossbeam_channel::unbounded;
 use crate::{
     DeviceChoice, ModelSource, ModelState, Pipeline, PipelineManager, ResourceManager, SlotId,
     StateManager,
+    frame_guard::StepGate,
     infer::{End, JobId},
     loader::{Gone, Place},
     machine::Wish,
@@ -153,6 +154,7 @@ impl<P: Pipeline> Deref for ModelManager<P> {
 impl<P: Pipeline> FromWorld for ModelManager<P> {
     fn from_world(world: &mut World) -> Self {
         let signal = world.get_resource_or_init::<Signal>().clone();
+        let gate = world.get_resource_or_init::<StepGate>().clone();
         let slot = world.get_resource_or_init::<ResourceManager>().add_slot();
         let (sender, received) = unbounded();
         Self {
@@ -164,7 +166,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             residency: Residency::default(),
             wants_parked_back: false,
             waiting: Waiting::default(),
-            mailbox: Mailbox::new(sender, signal),
+            mailbox: Mailbox::new(sender, signal, gate),
             received: Inbox::new(received),
             held: 0,
             alive: Vec::new(),

@@ -23,6 +23,7 @@ use tracing::error;
 use crate::{
     CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, ModelManager, ModelTransition,
     Pipeline, Residency, ResourceManager,
+    frame_guard::{StepGate, guard_frames},
     infer::deliver,
     loader::LoaderService,
     manager::{let_go, reconcile, wait_for_memory},
@@ -45,6 +46,11 @@ pub struct CandlePlugin {
     /// Threads of the CPU device; [`None`], the default, is all cores but one, at least one. The apps of a process
     /// share the device's threads: the first one's setting counts.
     pub threads: Option<NonZeroUsize>,
+    /// The most that the work of a frame may take. Where it takes more while a job runs, inference pauses between
+    /// steps until the frames are well again, but for one step of each job every 250 ms. A game that is slow by
+    /// itself is not answered by pausing. [`None`], the default: no frame is looked at. A game at 60 Hz says a
+    /// little less than 16.7 ms.
+    pub frame_target: Option<Duration>,
     /// How long the end of the app waits for models and threads (default 2 s); then they are left behind
     /// with a warning that names them.
     pub shutdown_timeout: Duration,
@@ -56,6 +62,7 @@ impl Default for CandlePlugin {
             device: DeviceChoice::Auto,
             memory_budget: None,
             threads: None,
+            frame_target: None,
             shutdown_timeout: Duration::from_secs(2),
         }
     }
@@ -66,6 +73,7 @@ impl Plugin for CandlePlugin {
         if !app.is_plugin_added::<CandleCore>() {
             app.add_plugins(CandleCore);
         }
+        guard_frames(app, self.frame_target);
         let root = asset_root(app);
         let world = app.world_mut();
         world.insert_resource(ShutdownTimeout(self.shutdown_timeout));
@@ -91,6 +99,7 @@ impl Plugin for CandleCore {
         app.init_resource::<Signal>()
             .init_resource::<WakeUp>()
             .init_resource::<Alarm>()
+            .init_resource::<StepGate>()
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();
         add_schedules(app);

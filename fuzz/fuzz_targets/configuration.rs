@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use bevy_candle::{DdpmPipeline, LoadError, MemoryFiles, ModelFiles, Pipeline};
+use fuzz as _;
 use libfuzzer_sys::fuzz_target;
 
 /// The configurations, in the order of the parts of the input, which zero bytes tell apart.

@@ -3,6 +3,7 @@
 #![no_main]
 
 use bevy_candle::{MemoryFiles, Plan};
+use fuzz as _;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

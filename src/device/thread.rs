@@ -19,7 +19,7 @@ use futures_lite::{FutureExt, future};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::warn;
 
-use super::{DeviceChoice, IS_DEVICE_THREAD, default_threads};
+use super::{DeviceChoice, IS_DEVICE_THREAD, default_threads, timer::block_on};
 use crate::{
     LoadError,
     lifeline::DrainOnDrop,
@@ -181,7 +181,7 @@ fn own_device(
         executor: Rc::new(LocalExecutor::new()),
         lost: Cell::new(false),
     };
-    future::block_on(async {
+    block_on(async {
         while !context.lost.get() {
             match next_turn(&context, &commands, stopped).await {
                 Turn::Stop => break,

@@ -1,11 +1,15 @@
 //! [`Steps`]: what a pipeline awaits while it works.
 
-use std::num::NonZeroU32;
+use std::{cell::Cell, num::NonZeroU32};
 
 use async_channel::Sender;
 use futures_lite::future::yield_now;
 
-use crate::{Pipeline, signal::Signal};
+use crate::{
+    Pipeline,
+    frame_guard::{Running, StepGate},
+    signal::Signal,
+};
 
 /// A finished step, on its way to the game.
 pub(crate) struct Step<T> {
@@ -18,6 +22,7 @@ pub(crate) struct Step<T> {
 pub struct Steps<P: Pipeline> {
     settings: P::Settings,
     reporter: Reporter<P::Partial>,
+    running: Cell<Option<Running>>,
 }
 
 /// Where steps go: a slot that holds the latest.
@@ -25,11 +30,17 @@ pub(crate) struct Reporter<T> {
     pub(super) slot: Sender<Step<T>>,
     pub(super) previews: Option<NonZeroU32>,
     pub(super) signal: Signal,
+    pub(super) gate: StepGate,
 }
 
 impl<P: Pipeline> Steps<P> {
     pub(super) fn new(settings: P::Settings, reporter: Reporter<P::Partial>) -> Self {
-        Self { settings, reporter }
+        let running = Cell::new(Some(reporter.gate.begin()));
+        Self {
+            settings,
+            reporter,
+            running,
+        }
     }
 
     /// Passes the steps on to a pipeline inside this one, which has the same settings and previews.
@@ -48,13 +59,14 @@ impl<P: Pipeline> Steps<P> {
     /// Ends a step, `step` counting from 1 to `of`.
     ///
     /// Reports it, with a preview where the game asked for one and only then; lets the device's other
-    /// models have their turn; and if nobody wants the job any more, this is where it ends: the future
+    /// models have their turn; waits while steps cost frames ([`CandlePlugin::frame_target`]); and if nobody wants the job any more, this is where it ends: the future
     /// is dropped here.
     pub async fn next(&self, step: u32, of: u32, partial: impl FnOnce() -> P::Partial) {
         let Reporter {
             slot,
             previews,
             signal,
+            gate,
         } = &self.reporter;
         let partial = previews
             .filter(|every| step.is_multiple_of(every.get()))
@@ -65,6 +77,11 @@ impl<P: Pipeline> Steps<P> {
             partial,
         });
         signal.raise();
+        let last = self.running.take().map(|step| step.since());
         yield_now().await;
+        if let Some(last) = last {
+            gate.pass(last).await;
+        }
+        self.running.set(Some(gate.begin()));
     }
 }

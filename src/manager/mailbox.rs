@@ -5,6 +5,7 @@ use crossbeam_channel::Sender;
 
 use crate::{
     Pipeline,
+    frame_guard::StepGate,
     infer::{End, Job},
     loader::Gone,
     signal::Signal,
@@ -32,11 +33,16 @@ pub(crate) struct Built {
 pub(crate) struct Mailbox<P: Pipeline> {
     events: Sender<Event<P>>,
     signal: Signal,
+    gate: StepGate,
 }
 
 impl<P: Pipeline> Mailbox<P> {
-    pub(super) fn new(events: Sender<Event<P>>, signal: Signal) -> Self {
-        Self { events, signal }
+    pub(super) fn new(events: Sender<Event<P>>, signal: Signal, gate: StepGate) -> Self {
+        Self {
+            events,
+            signal,
+            gate,
+        }
     }
 
     pub(crate) fn send(&self, event: Event<P>) {
@@ -51,10 +57,14 @@ impl<P: Pipeline> Mailbox<P> {
     pub(crate) fn signal(&self) -> Signal {
         self.signal.clone()
     }
+
+    pub(crate) fn gate(&self) -> StepGate {
+        self.gate.clone()
+    }
 }
 
 impl<P: Pipeline> Clone for Mailbox<P> {
     fn clone(&self) -> Self {
-        Self::new(self.events.clone(), self.signal.clone())
+        Self::new(self.events.clone(), self.signal.clone(), self.gate.clone())
     }
 }
