@@ -1,8 +1,14 @@
 //! The settings that all benches use: what loads fast is what spares the frame.
 
+use std::time::Duration;
+
+use bevy::prelude::*;
 use bevy_candle::CandlePlugin;
 
-/// Those that a game has without a choice of its own.
+/// Those of a game at 60 Hz.
 pub fn settings() -> CandlePlugin {
-    CandlePlugin::default()
+    CandlePlugin {
+        frame_target: Some(Duration::from_millis(16)),
+        ..default()
+    }
 }

@@ -1,0 +1,174 @@
+//! What loads, jobs, unloads and cancels do to the frames of a game.
+//!
+//! ```text
+//! cargo bench --bench frame_time
+//! ```
+//!
+//! A game at 60 Hz works 3 ms on one thread and 2 ms spread over the compute pool in each frame, and each of its threads
+//! allocates, touches and frees 8 MiB in small blocks. A frame is the time of `app.update()`. The phases take turns, and
+//! only frames that overlap what they are about count.
+//!
+//! - `frame_p99_ratio_{load,infer,unload,cancel}`: the 99th percentile to that of the game alone.
+//! - `frame_worst_ms_*`, `frame_p50_ms_*`, `frame_p99_ms_*`: of each phase; `none` is the game alone.
+//! - `frame_load_s_ratio`: a load of 1 GiB beside the game, to one in an app that does nothing.
+//! - `frame_steps_ratio`: steps of the sprite model beside the game, to those beside an app that does nothing.
+//! - `pool_wait_p99_ms`: how long a light task waits for `AsyncComputeTaskPool` meanwhile.
+//! - `naive_main_*`, `naive_pool_*`: the same for a load in a system, and for a blocking load in one task of the pool.
+//! - `guard_15_*`, `guard_40_*`: games whose frames take 15 ms and 40 ms by themselves, beside the sprite model.
+
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+mod support {
+    pub mod figures;
+    pub mod game;
+    pub mod machine;
+    pub mod phases;
+    pub mod settings;
+    pub mod sides;
+    pub mod stack;
+    pub mod weights;
+}
+
+use std::{io, process::ExitCode, time::Instant};
+
+use support::{
+    figures::{Figures, median, quantile, worst},
+    game::{FRAME, Game, paced_frame, rounds_per_ms},
+    phases::Stage,
+    weights::{Folder, Set},
+};
+
+/// Frames of each phase, and in how many turns they come.
+const FRAMES: usize = 1_000;
+const TURNS: usize = 4;
+
+/// Loads in a system: each is one frame, and a long one.
+const NAIVE_FRAMES: usize = 20;
+
+/// Frames of the games with little time, and with none.
+const GUARDED: usize = 1_000;
+
+fn main() -> io::Result<ExitCode> {
+    let mut figures = Figures::default();
+    let rounds = rounds_per_ms();
+    let folder = Folder::make(Set::Many)?;
+    let mut idle = Stage::new(Game::IDLE, &folder);
+    let (idle_load, idle_steps) = (idle.seconds_per_load(5), idle.steps_per_second(5 * 60));
+    drop(idle);
+    let mut game = Stage::new(Game::new(rounds, 3.0, 2.0), &folder);
+    let seen = play(&mut game);
+    let none = quantile(&seen.none, 0.99);
+    print(&mut figures, "none", &seen.none);
+    let phases = [
+        ("load", &seen.load),
+        ("infer", &seen.infer),
+        ("unload", &seen.unload),
+        ("cancel", &seen.cancel),
+    ];
+    for (name, frames) in phases {
+        print(&mut figures, name, frames);
+        let bar = format!("frame_worst_ms_{name}");
+        figures.at_most(&bar, worst(frames), 16.7);
+        let ratio = quantile(frames, 0.99) / none;
+        figures.at_most(&format!("frame_p99_ratio_{name}"), ratio, 1.2);
+    }
+    let waits = quantile(&game.pool_waits(), 0.99);
+    figures.at_most("pool_wait_p99_ms", waits, 5.0);
+    let ratio = median(&game.load_seconds) / idle_load;
+    figures.at_most("frame_load_s_ratio", ratio, 1.5);
+    figures.print("frame_steps_per_s", seen.steps_per_second);
+    let ratio = seen.steps_per_second / idle_steps;
+    figures.at_least("frame_steps_ratio", ratio, 0.5);
+    naive(&mut figures, &mut game);
+    drop(game);
+    guarded(&mut figures, rounds, &folder);
+    Ok(figures.finish())
+}
+
+/// The frames that overlapped each phase, in milliseconds.
+#[derive(Default)]
+struct Seen {
+    none: Vec<f64>,
+    load: Vec<f64>,
+    unload: Vec<f64>,
+    infer: Vec<f64>,
+    cancel: Vec<f64>,
+    steps_per_second: f64,
+}
+
+fn play(game: &mut Stage) -> Seen {
+    let mut seen = Seen::default();
+    let (mut steps, mut seconds) = (0, 0.0);
+    for turn in 1..=TURNS {
+        let frames = FRAMES * turn / TURNS;
+        game.alone(frames, &mut seen.none);
+        game.come_and_go(frames, &mut seen.load, &mut seen.unload);
+        game.cancel(frames, &mut seen.cancel);
+        let begun = Instant::now();
+        steps += game.infer(frames, &mut seen.infer);
+        seconds += begun.elapsed().as_secs_f64();
+    }
+    seen.steps_per_second = steps as f64 / seconds;
+    seen
+}
+
+fn print(figures: &mut Figures, name: &str, frames: &[f64]) {
+    println!("frames_{name} {}", frames.len());
+    figures.print(&format!("frame_p50_ms_{name}"), median(frames));
+    figures.print(&format!("frame_p99_ms_{name}"), quantile(frames, 0.99));
+    if name == "none" {
+        figures.print("frame_worst_ms_none", worst(frames));
+    }
+}
+
+/// What games do without this crate.
+fn naive(figures: &mut Figures, game: &mut Stage) {
+    game.pool_waits();
+    let frames = game.load_in_system(NAIVE_FRAMES);
+    figures.print("naive_main_p50_ms", median(&frames));
+    figures.print("naive_main_worst_ms", worst(&frames));
+    let frames = game.load_in_pool(FRAMES / TURNS);
+    figures.print("naive_pool_p50_ms", median(&frames));
+    figures.print("naive_pool_p99_ms", quantile(&frames, 0.99));
+    figures.print("naive_pool_worst_ms", worst(&frames));
+    let waits = quantile(&game.pool_waits(), 0.99);
+    figures.print("naive_pool_wait_p99_ms", waits);
+}
+
+/// Games that have little time to spare, and none.
+fn guarded(figures: &mut Figures, rounds: u64, folder: &Folder) {
+    for (name, wanted) in [("15", 15.0), ("40", 40.0)] {
+        let mut game = Stage::new(game_of(rounds, wanted), folder);
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        game.alone(100, &mut alone);
+        figures.print(&format!("guard_{name}_alone_p50_ms"), median(&alone));
+        let alone_p99 = quantile(&alone, 0.99);
+        figures.print(&format!("guard_{name}_alone_p99_ms"), alone_p99);
+        let begun = Instant::now();
+        let steps = game.infer(GUARDED, &mut beside) as f64;
+        let per_second = steps / begun.elapsed().as_secs_f64();
+        figures.print(&format!("guard_{name}_p50_ms"), median(&beside));
+        let p99 = quantile(&beside, 0.99);
+        if wanted < 16.0 {
+            figures.at_most(&format!("guard_{name}_p99_ms"), p99, 16.7);
+        } else {
+            figures.print(&format!("guard_{name}_p99_ms"), p99);
+        }
+        figures.at_least(&format!("guard_{name}_steps_per_s"), per_second, 4.0);
+    }
+}
+
+/// A game whose frames take so many milliseconds, what it allocates included.
+fn game_of(rounds: u64, wanted: f64) -> Game {
+    let mut alone = wanted - 2.0;
+    for _ in 0..3 {
+        let mut app = support::phases::game_app(Game::new(rounds, alone, 2.0));
+        let frames: Vec<_> = (0..60).map(|_| paced_frame(&mut app)).collect();
+        alone = (alone + wanted - median(&frames)).max(0.0);
+    }
+    println!(
+        "guard_frame_ms {wanted} of {:.1}",
+        FRAME.as_secs_f64() * 1e3
+    );
+    Game::new(rounds, alone, 2.0)
+}
