@@ -1,6 +1,6 @@
 //! The frame guard: inference pauses between steps while it costs frames.
 //!
-//! Measures the work of every frame, from before [`First`] to after [`Last`], against
+//! Measures the work of every frame, all of [`Main`], against
 //! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it.
 //!
 //! ```
@@ -21,11 +21,7 @@
 
 use std::time::{Duration, Instant};
 
-use bevy::{
-    app::MainScheduleOrder,
-    ecs::schedule::{ScheduleLabel, SingleThreadedExecutor},
-    prelude::*,
-};
+use bevy::{app::Main, prelude::*};
 
 #[cfg(doc)]
 use crate::CandlePlugin;
@@ -36,73 +32,57 @@ mod policy;
 pub(crate) use gate::{Running, StepGate};
 use policy::{Frame, Policy};
 
-/// Runs before [`First`] and after [`Last`].
-#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
-struct FrameBegins;
-
-#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
-struct FrameEnds;
-
-/// Watches the frames of an app with a target.
+/// Watches the frames of an app.
 #[derive(Resource)]
 struct FrameGuard {
-    policy: Policy,
+    /// [`None`]: the last plugin said no target.
+    policy: Option<Policy>,
     /// The policy's clock starts here.
     since: Instant,
     begun: Instant,
-    /// What the gate had counted when the frame began.
-    steps: u64,
+    /// What the gate had counted when the frame began, and whether a step was running.
+    steps: (u64, bool),
 }
 
-/// Guards the app's frames from now on, or no longer.
+/// Guards the app's frames from now on, or no longer. Apps that never had a target pay nothing.
 pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
-    let Some(target) = target else {
-        if app.world_mut().remove_resource::<FrameGuard>().is_some() {
-            app.world_mut().get_resource_or_init::<StepGate>().open();
-        }
+    let policy = target.map(Policy::new);
+    if let Some(mut guard) = app.world_mut().get_resource_mut::<FrameGuard>() {
+        guard.policy = policy;
         return;
-    };
+    }
+    if policy.is_none() {
+        return;
+    }
     let now = Instant::now();
     app.insert_resource(FrameGuard {
-        policy: Policy::new(target),
+        policy,
         since: now,
         begun: now,
-        steps: 0,
+        steps: (0, false),
     });
-    if app.get_schedule(FrameBegins).is_none() {
-        add_schedules(app);
-    }
+    let watch = (
+        begin_frame.before(Main::run_main),
+        end_frame.after(Main::run_main),
+    );
+    app.init_resource::<StepGate>().add_systems(Main, watch);
 }
 
-/// Only in apps with a target: the others pay nothing.
-fn add_schedules(app: &mut App) {
-    let mut begins = Schedule::new(FrameBegins);
-    begins.set_executor(SingleThreadedExecutor::new());
-    begins.add_systems(begin_frame);
-    let mut ends = Schedule::new(FrameEnds);
-    ends.set_executor(SingleThreadedExecutor::new());
-    ends.add_systems(end_frame);
-    app.add_schedule(begins).add_schedule(ends);
-    let mut order = app.world_mut().resource_mut::<MainScheduleOrder>();
-    order.insert_before(First, FrameBegins);
-    order.insert_after(Last, FrameEnds);
-}
-
-fn begin_frame(guard: Option<ResMut<FrameGuard>>, gate: Res<StepGate>) {
-    let Some(mut guard) = guard else { return };
+fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>) {
     guard.begun = Instant::now();
-    guard.steps = gate.steps();
+    guard.steps = (gate.steps(), gate.is_running());
 }
 
-fn end_frame(guard: Option<ResMut<FrameGuard>>, gate: Res<StepGate>) {
-    let Some(mut guard) = guard else { return };
+fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>) {
     let now = Instant::now();
+    let (steps, was_running) = guard.steps;
     let frame = Frame {
         end: now - guard.since,
         work: now - guard.begun,
-        stepped: gate.is_running() || gate.steps() != guard.steps,
+        stepped: was_running || gate.is_running() || gate.steps() != steps,
     };
-    if guard.policy.pauses_after(frame) {
+    let policy = guard.policy.as_mut();
+    if policy.is_some_and(|policy| policy.pauses_after(frame)) {
         gate.close();
     } else {
         gate.open();

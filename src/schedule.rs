@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bevy::{
-    app::{AppExit, MainScheduleOrder},
+    app::{AppExit, Main, MainScheduleOrder},
     ecs::schedule::{ScheduleLabel, SingleThreadedExecutor},
     prelude::*,
 };
@@ -52,10 +52,6 @@ pub(crate) struct ModelLifecycle;
 #[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EnterFirstStates;
 
-/// Looks after every frame whether the app ends.
-#[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
-struct WatchForExit;
-
 /// When the app stops waiting for its models and threads.
 #[derive(Resource)]
 pub(crate) struct ShutdownDeadline(pub(crate) Instant);
@@ -87,21 +83,20 @@ pub(crate) fn add_schedules(app: &mut App) {
         ));
     app.add_schedule(lifecycle)
         .init_schedule(EnterFirstStates)
-        .add_schedule(on_this_thread(CandleShutdown))
-        .add_schedule(on_this_thread(WatchForExit));
+        .add_schedule(on_this_thread(CandleShutdown));
     let mut order = app
         .world_mut()
         .get_resource_mut::<MainScheduleOrder>()
         .expect("bevy_candle needs Bevy's main schedules: start from `App::new()`");
     order.insert_startup_before(PreStartup, EnterFirstStates);
-    order.insert_after(Last, WatchForExit);
     let run_lifecycle = run_lifecycle
         .run_if(has_work)
         .in_set(CandleSystems::Deliver)
         .in_set(CandleSystems::Reconcile)
         .in_set(CandleSystems::Transition);
     app.add_systems(PreUpdate, run_lifecycle)
-        .add_systems(WatchForExit, shut_down.run_if(exiting))
+        // After everything that `Main` runs, also what a game has added after `Last`.
+        .add_systems(Main, shut_down.run_if(exiting).after(Main::run_main))
         .configure_sets(
             CandleShutdown,
             (CandleSystems::Release, CandleSystems::Join).chain(),

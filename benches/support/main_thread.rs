@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bevy::prelude::*;
+use bevy::{ecs::schedule::SingleThreadedExecutor, prelude::*};
 use bevy_candle::CandleSystems;
 
 /// The time of the crate's systems in `PreUpdate`, all frames together.
@@ -13,8 +13,11 @@ pub struct OnMainThread {
     pub total: Duration,
 }
 
-/// Adds [`OnMainThread`].
+/// Adds [`OnMainThread`]. The systems run one after the other, so that handing them from thread to thread is not counted.
 pub fn watch_main_thread(app: &mut App) {
+    app.edit_schedule(PreUpdate, |schedule| {
+        schedule.set_executor(SingleThreadedExecutor::new());
+    });
     app.init_resource::<OnMainThread>().add_systems(
         PreUpdate,
         (
