@@ -1,6 +1,9 @@
 //! A job on its way to the model and back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 use bevy::prelude::*;
 use futures_lite::{FutureExt, future};
@@ -34,6 +37,8 @@ pub(crate) struct End<P: Pipeline> {
     pub(super) entity: Entity,
     pub(super) id: JobId,
     pub(super) result: Result<P::Output, InferError>,
+    /// From its start on the device thread to its end; [`None`] where it did not get that far.
+    pub(super) ran: Option<Duration>,
 }
 
 /// Sends the one end of a job, wherever the job is dropped.
@@ -41,6 +46,7 @@ pub(super) struct EndGuard<P: Pipeline> {
     entity: Entity,
     id: JobId,
     mailbox: Mailbox<P>,
+    ran: Option<Duration>,
     sent: bool,
 }
 
@@ -55,8 +61,13 @@ impl<P: Pipeline> End<P> {
             entity,
             id,
             mailbox,
+            ran: None,
             sent: false,
         }
+    }
+
+    pub(crate) fn ran(&self) -> Option<Duration> {
+        self.ran
     }
 }
 
@@ -67,6 +78,7 @@ impl<P: Pipeline> EndGuard<P> {
                 entity: self.entity,
                 id: self.id,
                 result,
+                ran: self.ran,
             }));
         }
     }
@@ -152,7 +164,7 @@ impl<P: Pipeline> Job<P> {
             in_hand: _in_hand,
             mut end,
         } = self;
-        let steps = Steps::new(settings, reporter);
+        let (steps, began) = (Steps::new(settings, reporter), Instant::now());
         let mut run = Box::pin(
             AssertUnwindSafe(async { pipeline.infer(request, steps).await }).catch_unwind(),
         );
@@ -165,6 +177,7 @@ impl<P: Pipeline> Job<P> {
         // The job's memory goes before its end is told, and its drop cannot take the model with it.
         drop_guarded("a job's drop", run);
         drop(grant);
+        end.ran = ended.is_some().then(|| began.elapsed());
         match ended {
             Some(Ok(result)) => end.send(result),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),
