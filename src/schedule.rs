@@ -87,8 +87,9 @@ pub(crate) fn add_schedules(app: &mut App) {
         ));
     app.add_schedule(lifecycle)
         .init_schedule(EnterFirstStates)
-        .add_schedule(on_this_thread(CandleShutdown))
-        .add_schedule(on_this_thread(WatchForExit));
+        .add_schedule(on_this_thread(WatchForExit))
+        // Not anew: a plugin that came before may have systems in it.
+        .edit_schedule(CandleShutdown, run_on_this_thread);
     let mut order = app
         .world_mut()
         .get_resource_mut::<MainScheduleOrder>()
@@ -113,8 +114,12 @@ pub(crate) fn add_schedules(app: &mut App) {
 /// which may be the one that they wait for.
 fn on_this_thread(label: impl ScheduleLabel) -> Schedule {
     let mut schedule = Schedule::new(label);
-    schedule.set_executor(SingleThreadedExecutor::new());
+    run_on_this_thread(&mut schedule);
     schedule
+}
+
+fn run_on_this_thread(schedule: &mut Schedule) {
+    schedule.set_executor(SingleThreadedExecutor::new());
 }
 
 fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>>) -> bool {

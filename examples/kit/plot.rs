@@ -85,12 +85,12 @@ impl Plot {
 pub struct Reading;
 
 /// Returns a plot with its title and its latest value above it.
-pub fn plot(
-    title: &str,
+pub fn plot<M: Bundle>(
+    title: &'static str,
     plot: Plot,
     images: &mut Assets<Image>,
-    marker: impl Bundle,
-) -> impl Bundle {
+    marker: M,
+) -> impl Bundle + use<M> {
     let size = plot.size.as_vec2() * PIXEL;
     let extent = Extent3d {
         width: plot.size.x,

@@ -19,7 +19,7 @@ pub const ANVIL: [i32; 2] = [40, 38];
 
 /// The rows of the anvil: from where to where, as seen from its middle, and how bright.
 const ANVIL_ROWS: [(i32, i32, f32); 11] = [
-    (-15, 17, 1.75),
+    (-15, 17, 1.5),
     (-19, 17, 1.25),
     (-17, 17, 1.0),
     (-13, 16, 0.85),
@@ -54,12 +54,17 @@ pub fn is_in_hearth(x: i32, y: i32) -> bool {
     (arch..width - arch).contains(&x) && (0..height).contains(&y)
 }
 
+/// Whether light falls on iron, which it does not grain.
+pub fn is_smooth(x: i32, y: i32) -> bool {
+    anvil(x, y).is_some()
+}
+
 fn anvil(x: i32, y: i32) -> Option<Rgb> {
     let (x, row) = (x - ANVIL[0], y - ANVIL[1]);
     let (from, to, light) = *ANVIL_ROWS.get(usize::try_from(row).ok()?)?;
     let edge = match x {
         _ if !(from..to).contains(&x) => return None,
-        x if x == from => 1.25,
+        x if x == from => 1.1,
         x if x >= to - 2 => 0.7,
         _ => 1.0,
     };

@@ -122,9 +122,9 @@ pub fn forge() -> impl Bundle {
 fn button(
     action: Action,
     height: f32,
-    (label, size, color): (&str, f32, Color),
+    (label, size, color): (&'static str, f32, Color),
     ground: Color,
-) -> impl Bundle + use<> {
+) -> impl Bundle {
     let node = Node {
         height: px(height),
         flex_grow: 1.0,

@@ -1,6 +1,6 @@
 //! The inventory: finished sprites fly from the anvil into its slots.
 
-use bevy::{prelude::*, ui::UiGlobalTransform};
+use bevy::{prelude::*, ui::UiGlobalTransform, ui_widgets::ScrollArea};
 
 use crate::{
     items,
@@ -55,13 +55,17 @@ pub fn grid() -> impl Bundle {
         display: Display::Grid,
         grid_template_columns: RepeatedGridTrack::px(4, SLOT),
         justify_content: JustifyContent::SpaceBetween,
-        align_content: AlignContent::SpaceBetween,
+        align_content: AlignContent::FlexStart,
+        // Where the panel has much to say, the rest of the slots is a turn of the wheel away.
+        overflow: Overflow::scroll_y(),
+        flex_basis: px(0),
         flex_grow: 1.0,
-        row_gap: px(4),
+        min_height: px(0),
+        row_gap: px(13),
         ..default()
     };
     let slots = Children::spawn(SpawnIter((0..SLOTS).map(slot)));
-    card((title("Inventory"), Count), (grid, slots), 1.0)
+    card((title("Inventory"), Count), (grid, ScrollArea, slots), 1.0)
 }
 
 fn slot(at: usize) -> impl Bundle {

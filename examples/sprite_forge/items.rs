@@ -14,6 +14,7 @@ pub const GROUND: Color = Color::srgb(0.18, 0.165, 0.227);
 /// The picture of the README: items in a row for each class, three times as large as they are.
 const SHEET: &str = "docs/sprites.png";
 const SHEET_CELL: f32 = 102.0;
+const FAINT: u8 = 40;
 const SHEET_ICON: f32 = 96.0;
 
 /// Returns the icon of a class: one that the model has made before.
@@ -27,10 +28,13 @@ pub fn icon(class: u32, assets: &AssetServer) -> ImageNode {
 }
 
 /// Returns the first picture of an output, as Bevy draws it: the model's colours are multiplied by their opacity,
-/// Bevy's are not.
+/// Bevy's are not. What can hardly be seen is not there.
 pub fn picture(output: &DdpmOutput) -> Option<Image> {
     let mut image = output.images().into_iter().next()?;
     for pixel in image.data.as_mut()?.chunks_exact_mut(4) {
+        if pixel[3] < FAINT {
+            pixel[3] = 0;
+        }
         let opacity = u32::from(pixel[3]);
         for channel in &mut pixel[..3] {
             let straight = (u32::from(*channel) * 255).checked_div(opacity);

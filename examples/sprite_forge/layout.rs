@@ -119,6 +119,7 @@ pub fn card(title: impl Bundle, content: impl Bundle, grow: f32) -> impl Bundle 
         padding: UiRect::all(px(14)),
         border_radius: BorderRadius::all(px(8)),
         flex_grow: grow,
+        flex_basis: if grow > 0.0 { px(0) } else { auto() },
         min_height: px(0),
         ..default()
     };

@@ -214,7 +214,10 @@ fn take_away(activate: On<Activate>, orders: Query<(), With<Order>>, mut command
 }
 
 fn show_length(orders: Query<(), With<Order>>, mut title: Query<&mut Text, With<Length>>) {
-    let shown = format!("Queue: {}  (click to take away)", orders.iter().count());
+    let shown = match orders.iter().count() {
+        0 => "Queue: nothing is on order".into(),
+        jobs => format!("Queue: {jobs}  (click to take away)"),
+    };
     for mut text in &mut title {
         if text.0 != shown {
             text.0.clone_from(&shown);

@@ -7,7 +7,7 @@ use bevy::{
 };
 
 use crate::{
-    art::{ANVIL, Rgb, dithered, fire, is_in_hearth, noise, scaled, surface},
+    art::{ANVIL, Rgb, dithered, fire, is_in_hearth, is_smooth, noise, scaled, surface},
     kit::palette::PANEL,
 };
 
@@ -17,7 +17,7 @@ pub fn plugin(app: &mut App) {
 }
 
 /// The stage in its own pixels, and how large each is on the screen.
-const SIZE: UVec2 = UVec2::new(72, 59);
+const SIZE: UVec2 = UVec2::new(72, 62);
 const PIXEL: f32 = 8.0;
 /// The side of a sprite.
 const SPRITE: i32 = 32;
@@ -85,7 +85,7 @@ impl Stage {
     }
 }
 
-pub fn frame(images: &mut Assets<Image>) -> impl Bundle {
+pub fn frame(images: &mut Assets<Image>) -> impl Bundle + use<> {
     let extent = Extent3d {
         width: SIZE.x,
         height: SIZE.y,
@@ -169,7 +169,12 @@ fn lit(stage: &Stage, x: i32, y: i32) -> Rgb {
     let flicker = 0.85 + 0.15 * noise((stage.time * 9.0) as i32, 7);
     let hearth = far(Vec2::new(10.0, 44.0), 46.0) * (0.9 + 0.6 * stage.heat) * flicker;
     let anvil = far(Vec2::new(ANVIL[0] as f32, 28.0), 44.0) * (0.45 + 1.1 * stage.heat);
-    let warm = dithered(hearth + anvil, x, y);
+    let light = hearth + anvil;
+    let warm = if is_smooth(x, y) {
+        light
+    } else {
+        dithered(light, x, y)
+    };
     let [red, green, blue] = surface(x, y);
     [
         red * (0.75 + 2.3 * warm),
