@@ -150,7 +150,7 @@ fn file(weights: &Weights) -> (String, Color) {
 }
 
 fn candle(state: ModelState, longest: f32) -> String {
-    format!("    {state:?}, longest frame meanwhile {longest:.0} ms")
+    format!("    {state:?}; longest frame {longest:.0} ms")
 }
 
 fn naive(naive: &Naive) -> String {
@@ -159,5 +159,5 @@ fn naive(naive: &Naive) -> String {
     } else {
         "not loaded"
     };
-    format!("    {state}, the game stood still for {:.0} ms", naive.last)
+    format!("    {state}; stood still {:.0} ms", naive.last)
 }

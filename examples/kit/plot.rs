@@ -8,10 +8,13 @@ use bevy::{
     render::render_resource::{Extent3d, TextureDimension, TextureFormat},
 };
 
-use super::palette::{DIM, EDGE, PANEL, TEXT};
+use super::palette::{DIM, EDGE, PANEL, RED, TEXT};
 
 /// How large a plot's pixels are on the screen.
 const PIXEL: f32 = 2.0;
+
+/// How many times the mark is far above it.
+const FAR: f32 = 10.0;
 
 /// The last values of something, one a column.
 #[derive(Component)]
@@ -19,9 +22,10 @@ pub struct Plot {
     values: VecDeque<f32>,
     size: UVec2,
     color: Color,
-    /// The top of the plot is at least this much.
-    pub top: f32,
-    /// Where a line across is drawn.
+    top: f32,
+    /// Whether the top rises with the values; else they are cut off there.
+    pub grows: bool,
+    /// Where a line across is drawn; what is far above it is red.
     pub mark: Option<f32>,
 }
 
@@ -33,6 +37,7 @@ impl Plot {
             size,
             color,
             top,
+            grows: false,
             mark: None,
         }
     }
@@ -52,7 +57,12 @@ impl Plot {
 
     /// The row of a value, from the top.
     fn row(&self, value: f32) -> u32 {
-        let part = (value / self.top.max(self.highest() * 1.1)).clamp(0.0, 1.0);
+        let highest = if self.grows {
+            self.highest() * 1.1
+        } else {
+            0.0
+        };
+        let part = (value / self.top.max(highest)).clamp(0.0, 1.0);
         let rows = self.size.y - 1;
         rows - (part * rows as f32).round() as u32
     }
@@ -68,13 +78,15 @@ impl Plot {
         let mut last = None;
         for (at, value) in self.values.iter().enumerate() {
             let (x, row) = ((first + at) as u32, self.row(*value));
+            let is_far = self.mark.is_some_and(|mark| *value > FAR * mark);
+            let color = if is_far { RED } else { self.color };
             for y in row..self.size.y {
-                put(x, y, self.color.mix(&PANEL, 0.75));
+                put(x, y, color.mix(&PANEL, 0.75));
             }
             // From where the line was to where it is.
             let from = last.replace(row).unwrap_or(row);
             for y in from.min(row)..=from.max(row) {
-                put(x, y, self.color);
+                put(x, y, color);
             }
         }
     }

@@ -40,8 +40,9 @@ pub fn row(images: &mut Assets<Image>) -> impl Bundle + use<> {
         justify_content: JustifyContent::SpaceBetween,
         ..default()
     };
-    let memory = Plot::new(SIZE, BLUE, 9.0);
-    let mut frame = Plot::new(SIZE, GREEN, 80.0);
+    let mut memory = Plot::new(SIZE, BLUE, 9.0);
+    memory.grows = true;
+    let mut frame = Plot::new(SIZE, GREEN, 100.0);
     frame.mark = Some(1000.0 / 60.0);
     let memory = plot("Memory of the model", memory, images, Gauge::Memory);
     let frame = plot("Frame time", frame, images, Gauge::Frame);
