@@ -18,13 +18,15 @@ const CELL: f32 = 102.0;
 const ICON: f32 = 96.0;
 
 /// Sprites on each orbit, from the inside.
-const ORBITS: [usize; 6] = [14, 26, 40, 56, 72, 92];
-const FIRST_RADIUS: f32 = 84.0;
-const BETWEEN: f32 = 44.0;
+const ORBITS: [usize; 6] = [16, 23, 30, 37, 44, 51];
+const FIRST_RADIUS: f32 = 92.0;
+const BETWEEN: f32 = 38.0;
 /// The side of a sprite: its pixels stay whole.
 const SIDE: f32 = 32.0;
+/// The middle of the orbits, between what is written.
+const MIDDLE: Vec2 = Vec2::new(4.0, 78.0);
 /// The orbits lie in a plane that is seen from the side.
-const TILT: f32 = 0.62;
+const TILT: f32 = 0.88;
 
 #[derive(Resource, Default)]
 struct Sheet(Handle<Image>);
@@ -52,20 +54,15 @@ fn add_sprites(
         return;
     };
     clear_ground(image.data.as_mut());
+    let mut gem = item(&sheet.0, 3);
+    gem.custom_size = Some(Vec2::splat(ICON));
+    commands.spawn((gem, Transform::from_translation(MIDDLE.extend(0.0))));
     let sprites = ORBITS.iter().enumerate().flat_map(|(ring, count)| {
         let count = *count;
         (0..count).map(move |at| (ring, at, at as f32 / count as f32))
     });
     for (ring, at, part) in sprites {
-        let item = at * 5 + ring * 3;
-        let corner =
-            Vec2::new((item % COLUMNS) as f32, (item / COLUMNS % ROWS) as f32) * CELL + 3.0;
-        let sprite = Sprite {
-            image: sheet.0.clone(),
-            rect: Some(Rect::from_corners(corner, corner + ICON)),
-            custom_size: Some(Vec2::splat(SIDE)),
-            ..default()
-        };
+        let sprite = item(&sheet.0, at * 5 + ring * 3);
         let way = if ring % 2 == 0 { 1.0 } else { -1.0 };
         commands.spawn((
             sprite,
@@ -78,14 +75,27 @@ fn add_sprites(
     }
 }
 
-/// Makes the colour of the first pixel transparent.
+/// Returns an item of the sheet.
+fn item(sheet: &Handle<Image>, at: usize) -> Sprite {
+    let cell = Vec2::new((at % COLUMNS) as f32, (at / COLUMNS % ROWS) as f32);
+    let corner = cell * CELL + 3.0;
+    Sprite {
+        image: sheet.clone(),
+        rect: Some(Rect::from_corners(corner, corner + ICON)),
+        custom_size: Some(Vec2::splat(SIDE)),
+        ..default()
+    }
+}
+
+/// Makes the colour of the first pixel transparent, and what is close to it.
 fn clear_ground(data: Option<&mut Vec<u8>>) {
     let Some(data) = data else { return };
     let Some(ground) = data.first_chunk::<4>().copied() else {
         return;
     };
     for pixel in data.chunks_exact_mut(4) {
-        if pixel == ground {
+        let is_close = |(a, b): (&u8, &u8)| a.abs_diff(*b) < 20;
+        if pixel.iter().zip(&ground).all(is_close) {
             pixel.fill(0);
         }
     }
@@ -95,7 +105,7 @@ fn circle(time: Res<Time<Real>>, mut orbits: Query<(&Orbit, &mut Transform)>) {
     for (orbit, mut transform) in &mut orbits {
         let angle = orbit.phase + orbit.speed * time.elapsed_secs();
         let (sin, cos) = angle.sin_cos();
-        let place = Vec2::new(cos, sin * TILT) * orbit.radius + Vec2::new(-70.0, 75.0);
+        let place = Vec2::new(cos, sin * TILT) * orbit.radius + MIDDLE;
         // Those in front are drawn over those behind.
         transform.translation = place.round().extend(-place.y / 1000.0);
     }
