@@ -5,8 +5,10 @@ use bevy::{
     camera::{CameraPlugin, ComputedCameraValues, RenderTargetInfo},
     input::{ButtonState, InputPlugin, mouse::MouseButtonInput},
     input_focus::{InputDispatchPlugin, InputFocusPlugin},
+    mesh::MeshPlugin,
     picking::DefaultPickingPlugins,
     prelude::*,
+    sprite::SpritePlugin,
     text::TextPlugin,
     ui::{InteractionDisabled, UiGlobalTransform, UiPlugin},
     ui_widgets::UiWidgetsPlugins,
@@ -29,7 +31,7 @@ fn app() -> App {
             InputDispatchPlugin,
             ImagePlugin::default(),
         ))
-        .add_plugins((CameraPlugin, TextPlugin, UiPlugin))
+        .add_plugins((MeshPlugin, CameraPlugin, SpritePlugin, TextPlugin, UiPlugin))
         .add_plugins((DefaultPickingPlugins, UiWidgetsPlugins))
         .add_plugins((ModelPlugin::<Fake>::default(), ModelPanelPlugin));
     app.finish();
