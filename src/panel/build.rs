@@ -14,7 +14,7 @@ use super::{
 
 pub(super) const GROUND: Color = Color::srgb(0.094, 0.086, 0.133);
 pub(super) const CARD: Color = Color::srgb(0.145, 0.133, 0.2);
-pub(super) const EDGE: Color = Color::srgb(0.231, 0.212, 0.318);
+pub(super) const EDGE: Color = Color::srgb(0.231, 0.212, 0.32);
 pub(super) const TEXT: Color = Color::srgb(0.91, 0.886, 0.827);
 pub(super) const DIM: Color = Color::srgb(0.596, 0.569, 0.655);
 const ERROR: Color = Color::srgb(0.945, 0.494, 0.431);
