@@ -142,9 +142,16 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
             type_name::<P>()
         );
         let result = Err(InferError::NotLoaded);
+        let ran = None;
+        let end = End::<P> {
+            entity,
+            id,
+            result,
+            ran,
+        };
         world
             .commands()
-            .queue(move |world: &mut World| delivery::end(world, End::<P> { entity, id, result }));
+            .queue(move |world: &mut World| delivery::end(world, end));
         return;
     };
     manager

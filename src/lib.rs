@@ -77,13 +77,17 @@ pub use candle_core as candle;
 pub use candle_nn;
 
 mod device;
+mod diagnostics;
 mod error;
 mod frame_guard;
 mod infer;
+mod kinds;
 mod lifeline;
 mod loader;
 mod manager;
 mod memory;
+#[cfg(feature = "panel")]
+mod panel;
 mod panics;
 mod pipeline;
 mod plugin;
@@ -98,14 +102,18 @@ mod threads;
 pub mod test_kit;
 
 pub use device::DeviceChoice;
+pub use diagnostics::ModelDiagnosticsPlugin;
 pub use error::{BoxedSource, ErrorChain, InferError, LoadError};
 pub use infer::{Infer, InferStep, Inferred, Steps};
+pub use kinds::{ModelKind, ModelKinds, ModelRequest};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
 pub use manager::{ModelManager, ModelStatus, Residency};
 pub use memory::{
     DeviceMemory, EvictionPolicy, LeastRecentlyUsed, ModelMemory, ReleaseReport, ResidentModel,
     ResourceManager, SlotId, Standing,
 };
+#[cfg(feature = "panel")]
+pub use panel::{ModelPanel, ModelPanelPlugin};
 pub use pipeline::{
     Pipeline, PipelineManager, Slot,
     ddpm::{

@@ -57,6 +57,7 @@ mod tape;
 mod wishes;
 
 use inbox::Inbox;
+pub(crate) use jobs::JobTally;
 use jobs::Waiting;
 pub(crate) use mailbox::{Built, Event, Mailbox};
 pub(crate) use reconcile::reconcile;
@@ -105,6 +106,8 @@ pub struct ModelManager<P: Pipeline> {
     wants_parked_back: bool,
     #[reflect(ignore)]
     waiting: Waiting<P>,
+    #[reflect(ignore)]
+    tally: JobTally,
     #[reflect(ignore)]
     mailbox: Mailbox<P>,
     #[reflect(ignore)]
@@ -166,6 +169,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             residency: Residency::default(),
             wants_parked_back: false,
             waiting: Waiting::default(),
+            tally: JobTally::default(),
             mailbox: Mailbox::new(sender, signal, gate),
             received: Inbox::new(received),
             held: 0,
@@ -253,6 +257,11 @@ impl<P: Pipeline> ModelManager<P> {
     /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
     pub fn pipeline(&self) -> &PipelineManager<P> {
         &self.pipeline
+    }
+
+    /// Returns what is wanted, or else what was there last.
+    pub(crate) fn last_source(&self) -> Option<&ModelSource> {
+        self.wishes.wanted().or_else(|| self.wishes.current())
     }
 
     /// Whether the app ends.

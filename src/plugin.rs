@@ -25,6 +25,7 @@ use crate::{
     Pipeline, Residency, ResourceManager,
     frame_guard::{StepGate, guard_frames},
     infer::deliver,
+    kinds::ModelKinds,
     loader::LoaderService,
     manager::{let_go, reconcile, wait_for_memory},
     reflect::{register_kind, register_types},
@@ -99,6 +100,7 @@ impl Plugin for CandleCore {
         app.init_resource::<Signal>()
             .init_resource::<WakeUp>()
             .init_resource::<Alarm>()
+            .init_resource::<ModelKinds>()
             .init_resource::<StepGate>()
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();
@@ -187,6 +189,7 @@ impl<P: Pipeline> Plugin for ModelPlugin<P> {
             app.add_plugins(CandlePlugin::default());
         }
         register_kind::<P>(app);
+        app.world_mut().resource_mut::<ModelKinds>().add::<P>();
         add_model_state::<P>(app);
         app.init_resource::<ModelManager<P>>();
         let world = app.world_mut();

@@ -83,7 +83,8 @@ pub(crate) fn add_schedules(app: &mut App) {
         ));
     app.add_schedule(lifecycle)
         .init_schedule(EnterFirstStates)
-        .add_schedule(on_this_thread(CandleShutdown));
+        // Not anew: a plugin that came before may have systems in it.
+        .edit_schedule(CandleShutdown, run_on_this_thread);
     let mut order = app
         .world_mut()
         .get_resource_mut::<MainScheduleOrder>()
@@ -106,10 +107,8 @@ pub(crate) fn add_schedules(app: &mut App) {
 
 /// Its systems may wait. On Bevy's pool they would wait on whatever thread takes them: also on that of another app,
 /// which may be the one that they wait for.
-fn on_this_thread(label: impl ScheduleLabel) -> Schedule {
-    let mut schedule = Schedule::new(label);
+fn run_on_this_thread(schedule: &mut Schedule) {
     schedule.set_executor(SingleThreadedExecutor::new());
-    schedule
 }
 
 fn has_work(signal: Res<Signal>, alarm: Res<Alarm>, time: Option<Res<Time<Real>>>) -> bool {

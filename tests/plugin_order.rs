@@ -157,6 +157,21 @@ fn bevy_states_work_on_a_models_state() {
 }
 
 #[test]
+fn systems_for_the_end_may_be_added_before_the_plugins() {
+    #[derive(Resource)]
+    struct Told;
+    let mut app = App::new();
+    app.add_systems(CandleShutdown, |mut commands: Commands| {
+        commands.insert_resource(Told);
+    })
+    .add_plugins((MinimalPlugins, ModelPlugin::<Fake>::default()));
+    app.update();
+    app.world_mut().write_message(AppExit::Success);
+    app.update();
+    assert!(app.world().contains_resource::<Told>());
+}
+
+#[test]
 #[should_panic(expected = "start from `App::new()`")]
 fn an_app_without_bevys_schedules_is_told_what_it_lacks() {
     App::empty().add_plugins(ModelPlugin::<Fake>::default());

@@ -48,7 +48,9 @@ fn step<P: Pipeline>(world: &mut World, entity: Entity, id: JobId) {
 
 /// Removes the component first, so that an observer can insert the next job on the same entity.
 pub(super) fn end<P: Pipeline>(world: &mut World, end: End<P>) {
-    let End { entity, id, result } = end;
+    let End {
+        entity, id, result, ..
+    } = end;
     step::<P>(world, entity, id);
     if current::<P>(world, entity, id).is_some() {
         world.entity_mut(entity).remove::<Infer<P>>();

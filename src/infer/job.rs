@@ -2,7 +2,10 @@
 
 #[cfg(feature = "test_kit")]
 use std::num::NonZeroU32;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
 
 use bevy::prelude::*;
 use futures_lite::{FutureExt, future};
@@ -36,6 +39,8 @@ pub(crate) struct End<P: Pipeline> {
     pub(super) entity: Entity,
     pub(super) id: JobId,
     pub(super) result: Result<P::Output, InferError>,
+    /// From its start on the device thread to its end; [`None`] where it did not get that far.
+    pub(super) ran: Option<Duration>,
 }
 
 /// Sends the one end of a job, wherever the job is dropped.
@@ -43,6 +48,7 @@ pub(super) struct EndGuard<P: Pipeline> {
     entity: Entity,
     id: JobId,
     mailbox: Mailbox<P>,
+    ran: Option<Duration>,
     sent: bool,
 }
 
@@ -57,8 +63,13 @@ impl<P: Pipeline> End<P> {
             entity,
             id,
             mailbox,
+            ran: None,
             sent: false,
         }
+    }
+
+    pub(crate) fn ran(&self) -> Option<Duration> {
+        self.ran
     }
 }
 
@@ -69,6 +80,7 @@ impl<P: Pipeline> EndGuard<P> {
                 entity: self.entity,
                 id: self.id,
                 result,
+                ran: self.ran,
             }));
         }
     }
@@ -166,7 +178,7 @@ impl<P: Pipeline> Job<P> {
             in_hand: _in_hand,
             mut end,
         } = self;
-        let steps = Steps::new(settings, reporter);
+        let (steps, began) = (Steps::new(settings, reporter), Instant::now());
         let mut run = Box::pin(
             AssertUnwindSafe(async { pipeline.infer(request, steps).await }).catch_unwind(),
         );
@@ -179,6 +191,7 @@ impl<P: Pipeline> Job<P> {
         // The job's memory goes before its end is told, and its drop cannot take the model with it.
         drop_guarded("a job's drop", run);
         drop(grant);
+        end.ran = ended.is_some().then(|| began.elapsed());
         match ended {
             Some(Ok(result)) => end.send(result),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),

@@ -31,7 +31,34 @@ impl<P: Pipeline> Waiting<P> {
     }
 }
 
+/// How many jobs a model has run to their ends, and for how long.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct JobTally {
+    pub(crate) jobs: u32,
+    pub(crate) time: Duration,
+}
+
+impl JobTally {
+    fn add(&mut self, ran: Option<Duration>) {
+        if let Some(ran) = ran {
+            self.jobs = self.jobs.wrapping_add(1);
+            self.time += ran;
+        }
+    }
+
+    /// The mean time of the jobs since an earlier count; [`None`] where there were none.
+    pub(crate) fn mean_since(self, earlier: Self) -> Option<Duration> {
+        let jobs = self.jobs.wrapping_sub(earlier.jobs);
+        self.time.saturating_sub(earlier.time).checked_div(jobs)
+    }
+}
+
 impl<P: Pipeline> ModelManager<P> {
+    /// Returns what its jobs took so far.
+    pub(crate) fn tally(&self) -> JobTally {
+        self.tally
+    }
+
     /// Takes a new job: runs it where the model is loaded and stays, else keeps it.
     pub(crate) fn queue(&mut self, job: impl FnOnce(Mailbox<P>, P::Settings) -> Job<P>) {
         let job = job(self.mailbox.clone(), self.settings().clone());
@@ -71,6 +98,9 @@ impl<P: Pipeline> ModelManager<P> {
         let mut ends = std::mem::take(&mut self.late_ends);
         while let Some(event) = self.received.next() {
             ends.extend(self.take_in(event));
+        }
+        for end in &ends {
+            self.tally.add(end.ran());
         }
         if !ends.is_empty() {
             self.note_use();
@@ -133,5 +163,23 @@ impl<P: Pipeline> ModelManager<P> {
         let too_soon = state == ModelState::Failed && wish == Wish::Current && !self.is_retry_due();
         let is_there = state == ModelState::Loaded;
         (wish.is_load() || is_there) && !too_soon && !self.closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_end_together_are_averaged_and_those_that_never_ran_do_not_count() {
+        let mut tally = JobTally::default();
+        tally.add(Some(Duration::from_millis(7)));
+        let earlier = tally;
+        assert_eq!(tally.mean_since(earlier), None);
+        for millis in [10, 20] {
+            tally.add(Some(Duration::from_millis(millis)));
+        }
+        tally.add(None);
+        assert_eq!(tally.mean_since(earlier), Some(Duration::from_millis(15)));
     }
 }

@@ -1,0 +1,227 @@
+//! Plays a scene from a file, through the same messages that a window sends.
+//!
+//! ```text
+//! wait 1.5            seconds
+//! until Loaded        a state of any model, or a text on the screen
+//! key KeyL            pressed and released
+//! hold KeyL 1.0       held down for so many seconds
+//! click Forge         the button with this label
+//! shot loading        a screenshot, as loading.png
+//! close               the window's close button
+//! ```
+
+use std::{collections::VecDeque, fs, path::PathBuf, time::Duration};
+
+use bevy::{
+    input::{
+        ButtonState,
+        keyboard::{Key, KeyboardInput},
+        mouse::MouseButtonInput,
+    },
+    prelude::*,
+    render::view::screenshot::{Screenshot, save_to_disk},
+    ui::UiGlobalTransform,
+    window::{CursorMoved, PrimaryWindow, WindowCloseRequested, WindowEvent},
+};
+use bevy_candle::ModelKinds;
+
+pub struct ScriptPlugin {
+    pub file: PathBuf,
+    pub shots: PathBuf,
+}
+
+impl Plugin for ScriptPlugin {
+    fn build(&self, app: &mut App) {
+        let text = fs::read_to_string(&self.file).unwrap_or_else(|error| {
+            warn!("{}: {error}; nothing is played", self.file.display());
+            String::new()
+        });
+        let _ = fs::create_dir_all(&self.shots);
+        app.insert_resource(Script {
+            lines: text.lines().map(String::from).collect(),
+            later: VecDeque::new(),
+            pause: Duration::from_secs(1),
+            shots: self.shots.clone(),
+        })
+        .add_systems(Last, play);
+    }
+}
+
+/// What is still to be played.
+#[derive(Resource)]
+struct Script {
+    lines: VecDeque<String>,
+    /// What follows a line, one a frame.
+    later: VecDeque<WindowEvent>,
+    pause: Duration,
+    shots: PathBuf,
+}
+
+fn play(world: &mut World) {
+    world.resource_scope(|world, mut script: Mut<Script>| script.step(world));
+}
+
+impl Script {
+    fn step(&mut self, world: &mut World) {
+        if let Some(event) = self.later.pop_front() {
+            send(world, event);
+            return;
+        }
+        self.pause = self
+            .pause
+            .saturating_sub(world.resource::<Time<Real>>().delta());
+        if !self.pause.is_zero() {
+            return;
+        }
+        let Some(line) = self.lines.pop_front() else {
+            return;
+        };
+        if !self.perform(world, line.trim()) {
+            self.lines.push_front(line);
+        }
+    }
+
+    /// Returns whether the next line may come.
+    fn perform(&mut self, world: &mut World, line: &str) -> bool {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let rest = rest.trim();
+        match command {
+            "wait" => self.pause = seconds(rest),
+            "until" => return shows(world, rest),
+            "key" => self.press(world, rest, Duration::ZERO),
+            "hold" => {
+                let (key, time) = rest.split_once(' ').unwrap_or((rest, "1"));
+                self.press(world, key, seconds(time));
+            }
+            "click" => return self.click(world, rest),
+            "shot" => self.shoot(world, rest),
+            "close" => close(world),
+            _ => {}
+        }
+        true
+    }
+
+    /// A key that is held repeats, as a keyboard does.
+    fn press(&mut self, world: &mut World, name: &str, time: Duration) {
+        let Some((key_code, window)) = key(name).zip(window(world)) else {
+            warn!("the script has an unknown key, {name}");
+            return;
+        };
+        let event = |state, repeat| {
+            WindowEvent::KeyboardInput(KeyboardInput {
+                key_code,
+                logical_key: Key::Unidentified(bevy::input::keyboard::NativeKey::Unidentified),
+                state,
+                text: None,
+                repeat,
+                window,
+            })
+        };
+        self.later.push_back(event(ButtonState::Pressed, false));
+        for _ in 0..time.as_millis() / 33 {
+            self.later.push_back(event(ButtonState::Pressed, true));
+        }
+        self.later.push_back(event(ButtonState::Released, false));
+    }
+
+    fn click(&mut self, world: &mut World, label: &str) -> bool {
+        let Some((position, window)) = place_of(world, label).zip(window(world)) else {
+            return false;
+        };
+        let button = |state| {
+            WindowEvent::MouseButtonInput(MouseButtonInput {
+                button: MouseButton::Left,
+                state,
+                window,
+            })
+        };
+        self.later.extend([
+            WindowEvent::CursorMoved(CursorMoved {
+                window,
+                position,
+                delta: None,
+            }),
+            button(ButtonState::Pressed),
+            button(ButtonState::Released),
+        ]);
+        true
+    }
+
+    fn shoot(&mut self, world: &mut World, name: &str) {
+        let file = self.shots.join(name).with_extension("png");
+        world
+            .spawn(Screenshot::primary_window())
+            .observe(save_to_disk(file));
+        self.pause = Duration::from_millis(300);
+    }
+}
+
+/// Sends an event the two ways in which Bevy's window does.
+fn send(world: &mut World, event: WindowEvent) {
+    match &event {
+        WindowEvent::KeyboardInput(input) => _ = world.write_message(input.clone()),
+        WindowEvent::MouseButtonInput(input) => _ = world.write_message(*input),
+        WindowEvent::CursorMoved(moved) => _ = world.write_message(moved.clone()),
+        _ => {}
+    }
+    world.write_message(event);
+}
+
+fn close(world: &mut World) {
+    if let Some(window) = window(world) {
+        world.write_message(WindowCloseRequested { window });
+    }
+}
+
+fn window(world: &mut World) -> Option<Entity> {
+    let mut windows = world.query_filtered::<Entity, With<PrimaryWindow>>();
+    windows.single(world).ok()
+}
+
+/// The middle of the node that has a label, in the window.
+fn place_of(world: &mut World, label: &str) -> Option<Vec2> {
+    let mut windows = world.query_filtered::<&Window, With<PrimaryWindow>>();
+    let scale = windows.single(world).ok()?.scale_factor();
+    let mut labels = world.query::<(&Text, &UiGlobalTransform, &ComputedNode)>();
+    let mut all = labels.iter(world);
+    let (_, at, _) = all.find(|(text, _, node)| text.0 == label && !node.is_empty())?;
+    Some(at.translation / scale)
+}
+
+/// Whether a model is in the state, or a text has this in it.
+fn shows(world: &mut World, part: &str) -> bool {
+    let kinds = world.resource::<ModelKinds>();
+    let states = kinds.iter().filter_map(|kind| kind.status(world));
+    if states
+        .map(|status| status.current_state)
+        .any(|state| format!("{state:?}") == part)
+    {
+        return true;
+    }
+    let mut texts = world.query::<&Text>();
+    texts.iter(world).any(|text| text.0.contains(part))
+}
+
+fn seconds(text: &str) -> Duration {
+    Duration::from_secs_f32(text.parse().unwrap_or(0.0))
+}
+
+fn key(name: &str) -> Option<KeyCode> {
+    Some(match name {
+        "Space" => KeyCode::Space,
+        "L" => KeyCode::KeyL,
+        "C" => KeyCode::KeyC,
+        "U" => KeyCode::KeyU,
+        "R" => KeyCode::KeyR,
+        "T" => KeyCode::KeyT,
+        "1" => KeyCode::Digit1,
+        "2" => KeyCode::Digit2,
+        "3" => KeyCode::Digit3,
+        "4" => KeyCode::Digit4,
+        "5" => KeyCode::Digit5,
+        "6" => KeyCode::Digit6,
+        "7" => KeyCode::Digit7,
+        "8" => KeyCode::Digit8,
+        _ => return None,
+    })
+}

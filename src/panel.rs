@@ -1,0 +1,68 @@
+//! [`ModelPanelPlugin`]: every manager on the screen, with buttons. Feature `panel`; in Bevy's own UI.
+//!
+//! ```no_run
+//! use bevy::prelude::*;
+//! use bevy_candle::{ModelPanelPlugin, prelude::*};
+//!
+//! App::new()
+//!     .add_plugins((DefaultPlugins, ModelPlugin::<DdpmPipeline>::default()))
+//!     .add_plugins(ModelPanelPlugin)
+//!     .run();
+//! ```
+
+use bevy::prelude::*;
+
+use crate::{CandleSystems, ModelKinds};
+
+mod build;
+mod card;
+mod refresh;
+
+use build::{add_cards, spawn_default};
+use card::Cards;
+use refresh::{paint_buttons, press, read_models, show_cards};
+
+/// Adds a panel that shows every manager: state, progress, memory, queue and last error, with buttons for the
+/// requests of a [`ModelRequest`](crate::ModelRequest).
+///
+/// It needs a camera, and what `DefaultPlugins` has with Bevy's features for UI: `UiPlugin`, `DefaultPickingPlugins`,
+/// `UiWidgetsPlugins`. Where a game has spawned no [`ModelPanel`] when `Startup` is over, the plugin spawns one at the
+/// top right of the window.
+pub struct ModelPanelPlugin;
+
+impl Plugin for ModelPanelPlugin {
+    fn build(&self, app: &mut App) {
+        app.init_resource::<ModelKinds>()
+            .init_resource::<Cards>()
+            .add_systems(PostStartup, spawn_default)
+            .add_systems(PreUpdate, read_models.after(CandleSystems::Transition))
+            .add_systems(Update, (add_cards, show_cards, paint_buttons).chain())
+            .add_observer(press);
+    }
+}
+
+/// A panel. A game spawns it as a part of a UI of its own, with the [`Node`] that it should have.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::ModelPanel;
+///
+/// fn set_up(mut commands: Commands) {
+///     commands.spawn((Node { width: px(400), ..default() }, children![ModelPanel::default()]));
+/// }
+/// # bevy::ecs::system::assert_is_system(set_up);
+/// ```
+#[derive(Component, Default)]
+#[require(Node = column())]
+pub struct ModelPanel {
+    /// How many kinds have a card in it.
+    cards: usize,
+}
+
+fn column() -> Node {
+    Node {
+        flex_direction: FlexDirection::Column,
+        row_gap: px(8),
+        ..default()
+    }
+}
