@@ -51,7 +51,8 @@ impl Signal {
 
     /// The app looks: what is raised from now on wakes it again, whether the news are taken in this frame or not.
     pub(crate) fn look(&self) -> bool {
-        self.0.woken.store(false, Ordering::Release);
+        // A swap, and not a store: whoever raises sees it, or is seen.
+        self.0.woken.swap(false, Ordering::AcqRel);
         self.is_raised()
     }
 

@@ -1,38 +1,34 @@
-//! Inference pauses between steps where it costs frames, and goes on where pausing would not help.
+//! Steps wait where they cost frames, at most a quarter of a second, and not where waiting would not help.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
 use bevy::prelude::*;
 use bevy_candle::{
-    LoadSteps, MemoryFiles, ModelFiles, Plan, Steps, candle_nn::VarBuilder, prelude::*,
-    test_kit::run_until_state,
+    LoadSteps, MemoryFiles, ModelFiles, Plan, Steps,
+    candle_nn::VarBuilder,
+    prelude::*,
+    test_kit::{run_until, run_until_state, wait_until},
 };
 
-/// A step, and what frames may take.
-const STEP: Duration = Duration::from_millis(60);
-const TARGET: Duration = Duration::from_millis(50);
+/// With this target every frame is late.
+const NONE: Duration = Duration::ZERO;
 
-/// How long each game is watched.
-const WATCH: Duration = Duration::from_secs(4);
+/// Counts its steps, which take no time.
+struct Ticker;
 
-/// Steps that run, and steps that are done.
-#[derive(Resource, Clone, Default)]
-struct Count(Arc<(AtomicU32, AtomicU32)>);
+type Count = Arc<AtomicU32>;
 
-/// Does nothing, slowly.
-struct Work;
-
-impl Pipeline for Work {
+impl Pipeline for Ticker {
     type Config = ();
     type Settings = ();
-    type Request = Count;
+    /// How many steps, and where they are counted.
+    type Request = (u32, Count);
     type Partial = ();
     type Output = ();
 
@@ -44,96 +40,126 @@ impl Pipeline for Work {
         Ok(Self)
     }
 
-    async fn infer(&self, count: Count, steps: Steps<Self>) -> Result<(), InferError> {
-        let Count(count) = &count;
-        for step in 1..=u32::MAX {
-            count.0.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(STEP);
-            count.0.fetch_sub(1, Ordering::Relaxed);
-            count.1.fetch_add(1, Ordering::Relaxed);
-            steps.next(step, u32::MAX, || ()).await;
+    async fn infer(&self, request: (u32, Count), steps: Steps<Self>) -> Result<(), InferError> {
+        let (of, count) = request;
+        for step in 1..=of {
+            count.fetch_add(1, Ordering::SeqCst);
+            steps.next(step, of, || ()).await;
         }
         Ok(())
     }
 }
 
-/// What a frame of the game takes alone, and beside a step.
-#[derive(Resource, Clone, Copy)]
-struct Game {
-    alone: Duration,
-    beside: Duration,
-}
-
-fn play(game: Res<Game>, count: Res<Count>) {
-    let begun = Instant::now();
-    let due = |beside: bool| if beside { game.beside } else { game.alone };
-    let mut beside = false;
-    while begun.elapsed() < due(beside) {
-        beside |= count.0.0.load(Ordering::Relaxed) > 0;
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Returns the steps that a job takes while the game is watched.
-fn steps_beside(game: Game, frame_target: Option<Duration>) -> u32 {
-    // The games of a process would share the device's thread.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = Count::default();
+/// An app with a loaded model, guarded from its next frame on.
+fn app(frame_target: Duration) -> App {
     let mut app = App::new();
     app.add_plugins((
         MinimalPlugins,
         CandlePlugin {
-            frame_target,
+            frame_target: Some(frame_target),
             ..default()
         },
-        ModelPlugin::<Work>::default(),
-    ))
-    .insert_resource(count.clone())
-    .insert_resource(game)
-    .add_systems(Update, play);
+        ModelPlugin::<Ticker>::default(),
+    ));
     let files = MemoryFiles::new::<String>([]);
     app.world_mut()
-        .resource_mut::<ModelManager<Work>>()
-        .load(ModelSource::files("work", Arc::new(files)));
-    run_until_state::<Work>(&mut app, ModelState::Loaded);
-    app.world_mut().spawn(Infer::<Work>::new(count.clone()));
-    let begun = Instant::now();
-    while begun.elapsed() < WATCH {
-        app.update();
-    }
-    count.0.1.load(Ordering::Relaxed)
+        .resource_mut::<ModelManager<Ticker>>()
+        .load(ModelSource::files("ticker", Arc::new(files)));
+    run_until_state::<Ticker>(&mut app, ModelState::Loaded);
+    app
 }
 
-/// Without a pause there are 66 in this time, with all pauses 16.
+fn spawn(app: &mut App, steps: u32, count: &Count) -> Entity {
+    let job = Infer::<Ticker>::new((steps, count.clone()));
+    app.world_mut().spawn(job).id()
+}
+
+/// Runs frames until one closes the gate: late, and beside a step. While it is open there are many steps in no time.
+fn close_gate(app: &mut App, count: &Count) {
+    wait_until("the first steps", || count.load(Ordering::SeqCst) > 10);
+    loop {
+        app.update();
+        let before = count.load(Ordering::SeqCst);
+        std::thread::park_timeout(Duration::from_millis(50));
+        if count.load(Ordering::SeqCst) <= before + 2 {
+            return;
+        }
+    }
+}
+
+/// The apps of a process share the device's thread: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
-fn steps_wait_where_they_cost_frames_but_for_four_a_second() {
-    let game = Game {
-        alone: Duration::from_millis(5),
-        beside: Duration::from_millis(80),
-    };
-    let unguarded = steps_beside(game, None);
-    let guarded = steps_beside(game, Some(TARGET));
-    assert!(guarded <= unguarded / 2, "{guarded} of {unguarded}");
-    assert!(guarded >= 12, "{guarded} in four seconds");
+fn steps_that_cost_frames_come_four_times_a_second_also_when_no_frame_follows() {
+    let _alone = alone();
+    let mut app = app(NONE);
+    let count = Count::default();
+    spawn(&mut app, u32::MAX, &count);
+    close_gate(&mut app, &count);
+    let taken = || count.load(Ordering::SeqCst);
+    // One may be on its way through the gate.
+    let (begun, before) = (Instant::now(), taken());
+    wait_until("steps that nobody lets through", || taken() >= before + 4);
+    let shortest = Duration::from_millis(2 * 230);
+    assert!(begun.elapsed() >= shortest, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn jobs_of_one_step_are_held_back_like_the_steps_of_one_job() {
+    let _alone = alone();
+    let mut app = app(NONE);
+    let (long, short) = (Count::default(), Count::default());
+    let job = spawn(&mut app, u32::MAX, &long);
+    close_gate(&mut app, &long);
+    app.world_mut().despawn(job);
+    for _ in 0..4 {
+        spawn(&mut app, 1, &short);
+    }
+    let begun = Instant::now();
+    wait_until("the short jobs", || short.load(Ordering::SeqCst) == 4);
+    let shortest = Duration::from_millis(2 * 230);
+    assert!(begun.elapsed() >= shortest, "{:?}", begun.elapsed());
 }
 
 #[test]
 fn a_game_that_is_slow_by_itself_keeps_its_steps() {
-    let game = Game {
-        alone: Duration::from_millis(70),
-        beside: Duration::from_millis(80),
-    };
-    let guarded = steps_beside(game, Some(TARGET));
-    assert!(guarded >= 30, "{guarded} of about 60");
+    let _alone = alone();
+    let mut app = app(NONE);
+    let count = Count::default();
+    let job = spawn(&mut app, 2_000, &count);
+    close_gate(&mut app, &count);
+    // With a pause before each they would take eight minutes.
+    run_until(&mut app, "the end of the job", |world| {
+        world.get::<Infer<Ticker>>(job).is_none()
+    });
 }
 
 #[test]
 fn a_game_with_time_to_spare_is_not_paused() {
-    let game = Game {
-        alone: Duration::from_millis(2),
-        beside: Duration::from_millis(5),
-    };
-    let guarded = steps_beside(game, Some(TARGET));
-    assert!(guarded >= 30, "{guarded} of about 60");
+    let _alone = alone();
+    let mut app = app(Duration::from_secs(3600));
+    let count = Count::default();
+    let job = spawn(&mut app, 2_000, &count);
+    run_until(&mut app, "the end of the job", |world| {
+        world.get::<Infer<Ticker>>(job).is_none()
+    });
+}
+
+#[test]
+fn a_step_that_waits_is_not_kept_waiting_by_a_model_that_never_rests() {
+    let _alone = alone();
+    let (mut guarded, mut other) = (app(NONE), app(Duration::from_secs(3600)));
+    let (held, busy) = (Count::default(), Count::default());
+    spawn(&mut guarded, u32::MAX, &held);
+    close_gate(&mut guarded, &held);
+    spawn(&mut other, u32::MAX, &busy);
+    let before = held.load(Ordering::SeqCst);
+    wait_until("steps beside the other app's", || {
+        held.load(Ordering::SeqCst) >= before + 4
+    });
+    assert!(busy.load(Ordering::SeqCst) > 100);
 }

@@ -143,6 +143,18 @@ fn jobs_around_a_request_for_another_model_go_to_the_model_of_their_time() {
 }
 
 #[test]
+fn a_job_comes_when_it_is_inserted_and_not_when_it_is_made() {
+    let mut app = app();
+    load(&mut app, &FakeModel::new("a"));
+    let early = Infer::<Fake>::new(steps(1));
+    app.update();
+    manager(&mut app).load(FakeModel::new("b").tensors(1, 1 << 16).source());
+    app.world_mut().spawn(early);
+    run_until_ends(&mut app, 1);
+    assert!(matches!(ends(&app), [(_, Ok(output))] if output.tensors == 1));
+}
+
+#[test]
 fn a_job_that_waits_for_a_swap_that_is_taken_back_runs_on_what_is_loaded() {
     let mut app = app();
     load(&mut app, &FakeModel::new("a").tensors(3, 1 << 10));

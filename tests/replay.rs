@@ -45,6 +45,14 @@ fn frames(app: &mut App, count: usize) {
     }
 }
 
+/// The models that the edges are about.
+fn models<const KIND: usize>(app: &App) -> Vec<(Option<ModelId>, u64)> {
+    let edges = recorder::<KIND>(app).transitions.iter();
+    edges
+        .map(|edge| (edge.model_id.clone(), edge.generation))
+        .collect()
+}
+
 /// Tells the story of both kinds again, and expects the same edges in the same frames.
 #[track_caller]
 fn assert_replays(recorded: &App) {
@@ -64,6 +72,8 @@ fn assert_replays_in(recorded: &App, mut again: App) {
         recorder::<1>(&again).timed_edges(),
     ];
     assert_eq!(told, expected, "{:?}", first.log);
+    assert_eq!(models::<0>(&again), models::<0>(recorded));
+    assert_eq!(models::<1>(&again), models::<1>(recorded));
     recorder::<0>(&again).assert_consistent();
 }
 

@@ -4,10 +4,11 @@ use std::{
     cell::Cell,
     convert::Infallible,
     error::Error,
+    mem::forget,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::Builder,
     time::{Duration, Instant},
 };
@@ -19,7 +20,10 @@ use futures_lite::{FutureExt, future};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tracing::warn;
 
-use super::{DeviceChoice, IS_DEVICE_THREAD, default_threads, timer::block_on};
+use super::{
+    DeviceChoice, IS_DEVICE_THREAD, default_threads,
+    timer::{block_on, wake_due},
+};
 use crate::{
     LoadError,
     lifeline::DrainOnDrop,
@@ -128,9 +132,14 @@ impl DeviceThread {
     /// Lets go of a thread that has ended by itself. Its workers are joined on a thread of their own: one of them may
     /// hang, and nobody is to wait for it.
     pub(crate) fn retire(dead: Arc<Self>) {
+        let dead = Arc::new(Mutex::new(Some(dead)));
+        let taken = dead.clone();
+        let take = |dead: &Mutex<Option<_>>| dead.lock().ok().and_then(|mut dead| dead.take());
+        let join = move || drop(take(&taken));
         let name = "candle-retire".to_owned();
-        if let Err(error) = Builder::new().name(name).spawn(move || drop(dead)) {
+        if let Err(error) = Builder::new().name(name).spawn(join) {
             warn!("failed to start the thread that joins a lost device's: {error}");
+            forget(take(&dead));
         }
     }
 
@@ -183,6 +192,8 @@ fn own_device(
     };
     block_on(async {
         while !context.lost.get() {
+            // A model that is always ready for its next step must not keep others asleep.
+            wake_due();
             match next_turn(&context, &commands, stopped).await {
                 Turn::Stop => break,
                 Turn::Run(command) => {

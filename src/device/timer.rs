@@ -51,7 +51,7 @@ impl Future for Sleep {
 }
 
 /// Wakes who is due; returns when the next one is.
-fn wake_due() -> Option<Instant> {
+pub(super) fn wake_due() -> Option<Instant> {
     let now = Instant::now();
     let due: Vec<_> = SLEEPERS.with_borrow_mut(|sleepers| {
         sleepers

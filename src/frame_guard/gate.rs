@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use crate::device::sleep_until;
 /// From the begin of a step to the begin of the next, at most: at least one step in 250 ms, whatever happens.
 const AT_LATEST: Duration = Duration::from_millis(235);
 
-/// One for each app; all its jobs pass it before each step but the first.
+/// One for each app; all its jobs pass it before each step.
 #[derive(Resource, Clone, Default, Debug)]
 pub(crate) struct StepGate(Arc<Inner>);
 
@@ -29,7 +29,12 @@ struct Inner {
     running: AtomicU32,
     /// Steps that have begun.
     begun: AtomicU64,
+    /// When the last of them began, in nanoseconds of the process.
+    last: AtomicU64,
 }
+
+/// The process's clock starts with its first step.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl StepGate {
     pub(super) fn close(&self) {
@@ -71,9 +76,20 @@ impl StepGate {
     pub(crate) fn begin(&self) -> Running {
         self.0.begun.fetch_add(1, Ordering::AcqRel);
         self.0.running.fetch_add(1, Ordering::AcqRel);
+        let since = (*START).max(Instant::now());
+        let nanos = (since - *START).as_nanos() as u64;
+        self.0.last.store(nanos, Ordering::Release);
         Running {
             gate: self.clone(),
-            since: Instant::now(),
+            since,
+        }
+    }
+
+    /// Waits as before a step: a job's first one comes after the last one of the job before it.
+    pub(crate) async fn pass_first(&self) {
+        if self.is_closed() {
+            let last = Duration::from_nanos(self.0.last.load(Ordering::Acquire));
+            self.pass(*START + last).await;
         }
     }
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a game that is slow by itself is left alone, at first and at most.
 const SLOW: Duration = Duration::from_secs(2);
-const VERY_SLOW: Duration = Duration::from_secs(30);
+const VERY_SLOW: Duration = Duration::from_secs(8);
 
 /// What a frame was like.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,9 @@ enum Mode {
         alone: u32,
         late: u32,
     },
-    /// The game misses its target without steps, too: pausing would only cost the model its time.
-    Slow { until: Duration },
+    /// The game misses its target without steps, too: pausing would only cost the model its time. Frames within the
+    /// target, one after the other, are counted.
+    Slow { until: Duration, well: u32 },
 }
 
 /// Compares frames with steps to frames without.
@@ -77,7 +78,7 @@ impl Policy {
                 let (alone, late) = (alone + counts, late + counts * u32::from(is_late));
                 self.go_on_pausing(frame, since, alone, late)
             }
-            Mode::Slow { until } if frame.end >= until => Mode::Open { since: frame.end },
+            Mode::Slow { until, well } => self.look_at_slow(frame, until, well),
             same => same,
         };
         matches!(self.mode, Mode::Pausing { .. })
@@ -95,12 +96,28 @@ impl Policy {
         }
     }
 
+    /// A game that is well beside its steps is not slow any more.
+    fn look_at_slow(&mut self, frame: Frame, until: Duration, well: u32) -> Mode {
+        let well = if frame.work > self.target {
+            0
+        } else {
+            well + 1
+        };
+        if well >= ENOUGH {
+            self.slow = SLOW;
+        }
+        if well >= ENOUGH || frame.end >= until {
+            return Mode::Open { since: frame.end };
+        }
+        Mode::Slow { until, well }
+    }
+
     fn go_on_pausing(&mut self, frame: Frame, since: Duration, alone: u32, late: u32) -> Mode {
         let paused = frame.end.saturating_sub(since);
         if alone >= ENOUGH && late * 2 > alone {
             let until = frame.end + self.slow;
             self.slow = (self.slow * 2).min(VERY_SLOW);
-            return Mode::Slow { until };
+            return Mode::Slow { until, well: 0 };
         }
         let is_known = alone >= ENOUGH || paused >= PATIENCE;
         if paused >= self.pause && is_known {
@@ -206,6 +223,16 @@ mod tests {
         game.run(200, ms(8), ms(12));
         game.run(300, ms(8), ms(12));
         assert_eq!((game.steps, game.late), (100, 0));
+    }
+
+    #[test]
+    fn a_game_that_was_slow_is_guarded_again_once_it_is_well() {
+        let mut game = Game::new();
+        game.run(2_000, ms(40), ms(45));
+        game.run(10, ms(8), ms(12));
+        assert_eq!(game.policy.slow, SLOW);
+        game.run(600, ms(14), ms(18));
+        assert!(game.late < 600 * 4 / 10, "{} frames are late", game.late);
     }
 
     #[test]

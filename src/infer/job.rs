@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     InferError, Pipeline,
+    frame_guard::StepGate,
     lifeline::Watch,
     manager::{Event, Mailbox},
     memory::{Grant, InHand},
@@ -29,6 +30,7 @@ pub(crate) struct Job<P: Pipeline> {
     reporter: Reporter<P::Partial>,
     watch: Watch,
     end: EndGuard<P>,
+    arrived: JobId,
     /// After the end: a model that has no jobs has been heard of all of them, so its time-out counts from
     /// the last.
     in_hand: Option<InHand>,
@@ -106,6 +108,7 @@ impl<P: Pipeline> Job<P> {
             reporter,
             watch,
             end,
+            arrived: JobId::next(),
             in_hand: None,
         }
     }
@@ -128,9 +131,18 @@ impl<P: Pipeline> Job<P> {
         self.reporter.previews
     }
 
-    /// Jobs are served in this order.
     pub(crate) fn id(&self) -> JobId {
         self.end.id
+    }
+
+    /// Jobs are served in this order: that of their insertion, whenever they were made.
+    pub(crate) fn arrived(&self) -> JobId {
+        self.arrived
+    }
+
+    /// Where it waits while steps cost frames.
+    pub(super) fn gate(&self) -> &StepGate {
+        &self.reporter.gate
     }
 
     pub(crate) fn watch(&self) -> &Watch {
@@ -177,6 +189,7 @@ impl<P: Pipeline> Job<P> {
             watch,
             in_hand: _in_hand,
             mut end,
+            arrived: _,
         } = self;
         let (steps, began) = (Steps::new(settings, reporter), Instant::now());
         let mut run = Box::pin(

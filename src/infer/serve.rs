@@ -48,6 +48,7 @@ fn give_back<P: Pipeline>(job: Job<P>, jobs: &DrainOnDrop<Job<P>>) {
 
 /// Gets a job its memory and its lease.
 async fn admit<P: Pipeline>(job: Job<P>, pipeline: &P, account: &Arc<Account>) -> Admission<P> {
+    future::or(job.watch().cut(), job.gate().pass_first()).await;
     let first = account.is_fresh();
     if !job.is_wanted() {
         return Admission::Ended(job);

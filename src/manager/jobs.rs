@@ -26,7 +26,9 @@ impl<P: Pipeline> Waiting<P> {
 
     /// Puts a job where it belongs: one that a model gave back was there before others.
     fn insert(&mut self, job: Job<P>) {
-        let place = self.0.partition_point(|other| other.id() < job.id());
+        let place = self
+            .0
+            .partition_point(|other| other.arrived() < job.arrived());
         self.0.insert(place, job);
     }
 }
@@ -148,7 +150,7 @@ impl<P: Pipeline> ModelManager<P> {
     pub(super) fn refuse_waiting(&mut self, error: &InferError, next: Option<JobId>) {
         let waiting = &mut self.waiting.0;
         let stay = next.map_or(waiting.len(), |next| {
-            waiting.partition_point(|job| job.id() < next)
+            waiting.partition_point(|job| job.arrived() < next)
         });
         for job in waiting.drain(..stay) {
             job.refuse(error.clone());

@@ -231,7 +231,12 @@ impl<P: Pipeline> Tape<P> {
     /// What the machine decides on: in a replay what it decided on, in its frame, and else nothing.
     pub(super) fn decide(&mut self, facts: Facts) -> Option<Facts> {
         match &mut self.mode {
-            Mode::Replays(frame) => frame.step.take(),
+            Mode::Replays(frame) => {
+                let step = frame.step.take()?;
+                let (asked, told) = ((facts.wish, facts.asleep), (step.wish, step.asleep));
+                assert_eq!(asked, told, "the replay asks for something else");
+                Some(step)
+            }
             Mode::Off | Mode::Records(_) => Some(facts),
         }
     }

@@ -39,7 +39,8 @@ impl FolderFiles {
             return Ok(file.clone());
         }
         let path = self.folder.join(checked(name)?);
-        let file = Arc::new(File::open(path).map_err(|error| self.explain(name, error))?);
+        let file = open_file(&path).map_err(|error| self.explain(name, error))?;
+        let file = Arc::new(file);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(open.entry(name.to_owned()).or_insert(file).clone())
     }
@@ -61,6 +62,15 @@ impl FolderFiles {
             },
         }
     }
+}
+
+/// Opens a file, and nothing else: the open of a pipe would wait for somebody who writes to it.
+fn open_file(path: &Path) -> io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        let error = "it is no file; a model folder has only files and folders";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    File::open(path)
 }
 
 impl ModelFiles for FolderFiles {
@@ -182,6 +192,19 @@ mod tests {
         for name in ["a", "a/b.json", "..a", "a..b/c"] {
             assert!(checked(name).is_ok(), "{name:?} should be fine");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join("pipe"))
+            .status();
+        assert!(made.is_ok_and(|status| status.success()), "a pipe");
+        let files = FolderFiles::new(folder.path().to_path_buf());
+        let refused = files.len("pipe");
+        assert!(matches!(refused, Err(LoadError::Io { .. })), "{refused:?}");
     }
 
     #[test]

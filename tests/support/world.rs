@@ -525,7 +525,8 @@ struct MayExceedBudget;
 fn in_every_frame(memory: Res<ResourceManager>, may_exceed: Option<Res<MayExceedBudget>>) {
     for device in memory.devices() {
         let within = device.budget.is_none_or(|budget| device.in_use <= budget);
-        assert!(within || may_exceed.is_some(), "{device:?}");
+        let ever = device.budget.is_none_or(|budget| device.peak <= budget);
+        assert!((within && ever) || may_exceed.is_some(), "{device:?}");
     }
     let models = memory.models();
     for (i, model) in models.iter().enumerate() {
