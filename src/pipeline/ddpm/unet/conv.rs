@@ -5,8 +5,14 @@ use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, conv2d};
 
 use super::kernels::{channels_first, channels_last, has_kernels, numbers};
 
+mod pack;
+#[cfg(test)]
+mod parity;
+mod start;
 mod unfold;
 mod winograd;
+
+use start::{Picture, Start};
 
 /// What kind of convolution it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,151 +218,12 @@ impl Conv {
 
 impl Kernel {
     fn pack(conv: Conv2d) -> Result<Self> {
-        let (outputs, inputs, size, _) = conv.weight().dims4()?;
-        let weights = conv.weight().permute((2, 3, 1, 0))?.contiguous()?;
+        let (weights, outputs) = (conv.weight(), conv.weight().dim(0)?);
         let bias = match conv.bias() {
             Some(bias) => bias.clone(),
             None => Tensor::zeros(outputs, weights.dtype(), weights.device())?,
         };
-        Ok(Self::Packed {
-            weights: weights.reshape((size * size * inputs, outputs))?,
-            bias,
-        })
-    }
-}
-
-/// Pictures of a batch, channels last.
-#[derive(Clone, Copy)]
-struct Picture<'a> {
-    numbers: &'a [f32],
-    height: usize,
-    width: usize,
-}
-
-/// What the output is before the convolution is added.
-struct Start<'a> {
-    /// One for each channel, of all samples or of each.
-    bias: &'a [f32],
-    channels: usize,
-    onto: Option<&'a [f32]>,
-}
-
-impl Start<'_> {
-    /// Fills a run of pixels, of which a sample has so many.
-    fn fill(&self, to: &mut [f32], first: usize, of: usize) {
-        let samples = self.bias.len() / self.channels;
-        for (index, to) in to.chunks_exact_mut(self.channels).enumerate() {
-            let pixel = first + index;
-            let sample = pixel / of % samples;
-            let bias = &self.bias[sample * self.channels..][..self.channels];
-            match self.onto {
-                None => to.copy_from_slice(bias),
-                Some(onto) => {
-                    let onto = &onto[pixel * self.channels..][..self.channels];
-                    for ((to, bias), onto) in to.iter_mut().zip(bias).zip(onto) {
-                        *to = bias + onto;
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::Device;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::pipeline::ddpm::unet::kernels::tests::{largest, random};
-
-    fn both(shape: Shape) -> [Conv; 2] {
-        let Shape {
-            inputs,
-            outputs,
-            size,
-            ..
-        } = shape;
-        let config = Conv2dConfig {
-            stride: shape.stride,
-            padding: shape.padding,
-            ..Default::default()
-        };
-        let weights = random(&[outputs, inputs, size, size], 1);
-        let plain = Conv2d::new(weights, Some(random(&[outputs], 2)), config);
-        let packed = Kernel::pack(plain.clone()).expect("weights in another order");
-        [Kernel::Plain(plain), packed].map(|kernel| Conv { shape, kernel })
-    }
-
-    /// Both ways give the same, whatever order the picture lies in.
-    #[track_caller]
-    fn assert_same(shape: Shape, [batch, height, width]: [usize; 3], added: bool) {
-        let picture = random(&[batch, shape.inputs, height, width], 3);
-        let (tall, wide) = shape.output(height, width);
-        let onto = random(&[batch, shape.outputs, tall, wide], 4);
-        let shift = random(&[batch, shape.outputs], 5);
-        let (shift, onto) = (added.then_some(&shift), added.then_some(&onto));
-        let [plain, packed] = both(shape);
-        let expected = plain
-            .forward_onto(&picture, shift, onto)
-            .expect("a picture");
-        let last = channels_last(&picture).and_then(|picture| channels_first(&picture));
-        for picture in [picture, last.expect("the same")] {
-            let made = packed.forward_onto(&picture, shift, onto);
-            let made = made.expect("a picture");
-            assert_eq!(made.dims(), expected.dims(), "{shape:?}");
-            let error = largest(&(made - &expected).expect("the same shape"));
-            assert!(error < 1e-5 * largest(&expected), "{shape:?}: {error}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn it_is_candles_convolution(
-            (inputs, outputs) in (1_usize..40, 1_usize..40),
-            size in 1_usize..5,
-            stride in 1_usize..4,
-            padding in 0_usize..3,
-            more in 0_usize..2,
-            (batch, height, width) in (1_usize..4, 4_usize..13, 4_usize..13),
-            added: bool,
-        ) {
-            let trailing = padding + more;
-            let shape = Shape { inputs, outputs, size, stride, padding, trailing };
-            assert_same(shape, [batch, height, width], added);
-        }
-
-        #[test]
-        fn with_fewer_multiplications_it_is_the_same(
-            (inputs, outputs) in (16_usize..70, 16_usize..70),
-            (batch, down, across) in (1_usize..4, 2_usize..9, 4_usize..9),
-            added: bool,
-        ) {
-            let shape = Shape::same(inputs, outputs);
-            assert_same(shape, [batch, 4 * down, 4 * across], added);
-        }
-    }
-
-    #[test]
-    fn what_is_large_enough_is_transformed() {
-        let shape = Shape::same(128, 128);
-        assert!(winograd::pays(&shape, (64, 64), 1));
-        assert!(!winograd::pays(&shape, (62, 64), 1), "tiles do not fit");
-        assert!(!winograd::pays(&Shape::halve(128, 1), (64, 64), 1));
-        assert!(!winograd::pays(&Shape::same(3, 128), (64, 64), 1));
-    }
-
-    #[test]
-    fn weights_are_not_held_twice() {
-        let [plain, packed] = both(Shape::same(8, 4));
-        let (Kernel::Plain(plain), Kernel::Packed { weights, .. }) = (plain.kernel, packed.kernel)
-        else {
-            panic!("one of each");
-        };
-        assert_eq!(weights.elem_count(), plain.weight().elem_count());
-        assert_eq!(weights.dims(), [72, 4]);
-        assert!(has_kernels(weights.dtype(), &Device::Cpu));
+        let weights = pack::pack(weights.clone())?;
+        Ok(Self::Packed { weights, bias })
     }
 }

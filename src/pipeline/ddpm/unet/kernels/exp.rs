@@ -1,15 +1,15 @@
 //! The exponential function, in a form that compilers make vector instructions of.
 
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LOG2_E;
 
 /// Added and taken away again, it rounds to a whole number.
 const ROUND: f32 = 12_582_912.0;
 
 /// What is left of ln 2 where its first digits are taken off.
 const LN_2_HIGH: f32 = 0.693_359_4;
-const LN_2_LOW: f32 = (LN_2 as f64 - LN_2_HIGH as f64) as f32;
+const LN_2_LOW: f32 = (std::f64::consts::LN_2 - LN_2_HIGH as f64) as f32;
 
-/// e to the power of `x`, to about 2 units in the last place; of what is out of range: the largest, or nearly 0.
+/// e to the power of `x`, to one unit in the last place; of what is out of range: the largest, or nearly 0.
 #[inline(always)]
 pub(in super::super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
@@ -42,7 +42,7 @@ mod tests {
             let x = step as f32 / 100.0;
             let exact = f64::from(x).exp();
             let error = (f64::from(exp(x)) / exact - 1.0).abs();
-            assert!(error < 3e-7, "{x}: {error}");
+            assert!(error < 1e-7, "{x}: {error}");
         }
     }
 
@@ -50,7 +50,7 @@ mod tests {
     fn what_is_out_of_range_stays_a_number() {
         assert!(exp(f32::INFINITY).is_finite());
         assert!(exp(-1e30) < 1e-37);
-        assert_eq!(silu(-1e4), -0.0 * 1e4 + silu(-1e4));
+        assert!(silu(-1e4).abs() < 1e-30);
         assert!((silu(1e4) - 1e4).abs() < 1e-2);
         assert!(silu(f32::NAN).is_nan());
     }
