@@ -52,7 +52,7 @@ pub use sampler::{
 pub use unet::{
     ActivationFunction, BlockType, ClassEmbedding, Resampling, TimeEmbedding, UNetConfig,
 };
-use unet::{Machine, UNet, working_memory};
+use unet::{Machine, UNet, has_kernels, working_memory};
 
 /// A diffusion model that turns noise into pictures, step by step (Ho et al. 2020,
 /// <https://arxiv.org/abs/2006.11239>).
@@ -113,6 +113,7 @@ impl Pipeline for DdpmPipeline {
         let machine = Machine {
             threads: rayon::current_num_threads(),
             unfolds: !self.device.is_cpu(),
+            kernels: has_kernels(self.unet.dtype(), &self.device),
         };
         // With and without the class, in one call.
         let calls = if request.guidance.is_some() { 2 } else { 1 };

@@ -4,7 +4,7 @@
 //! also sees what its counterpart on the way down had. Every residual block is told the time step.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder, conv2d, group_norm};
+use candle_nn::VarBuilder;
 
 use crate::LoadSteps;
 
@@ -12,7 +12,10 @@ mod activation;
 mod attention;
 mod blocks;
 mod config;
+mod conv;
+mod kernels;
 mod memory;
+mod norm;
 mod resample;
 mod resnet;
 mod time;
@@ -21,17 +24,12 @@ use blocks::{DownBlock, MidBlock, UpBlock};
 pub use config::{
     ActivationFunction, BlockType, ClassEmbedding, Resampling, TimeEmbedding, UNetConfig,
 };
+use conv::{Conv, Shape};
+pub(super) use kernels::has_kernels;
 pub(super) use memory::{Machine, working_memory};
+use norm::Norm;
 pub(super) use time::Classes;
 use time::Conditioning;
-
-const SAME: Conv2dConfig = Conv2dConfig {
-    padding: 1,
-    stride: 1,
-    dilation: 1,
-    groups: 1,
-    cudnn_fwd_algo: None,
-};
 
 /// The network of a [`DdpmPipeline`](super::DdpmPipeline).
 pub(super) struct UNet {
@@ -39,12 +37,12 @@ pub(super) struct UNet {
     /// What it gives is divided by the time step.
     divides_by_time: bool,
     conditioning: Conditioning,
-    conv_in: Conv2d,
+    conv_in: Conv,
     down: Vec<DownBlock>,
     mid: Option<MidBlock>,
     up: Vec<UpBlock>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    norm_out: Norm,
+    conv_out: Conv,
 }
 
 impl UNet {
@@ -56,7 +54,10 @@ impl UNet {
     ) -> Result<Self> {
         let channels = &config.block_out_channels;
         let conditioning = Conditioning::new(config, &vb)?;
-        let conv_in = conv2d(config.in_channels, channels[0], 3, SAME, vb.pp("conv_in"))?;
+        let conv_in = Conv::new(
+            Shape::same(config.in_channels, channels[0]),
+            vb.pp("conv_in"),
+        )?;
         let mut down = Vec::new();
         for index in 0..channels.len() {
             load.next().await;
@@ -72,8 +73,11 @@ impl UNet {
             up.push(UpBlock::new(config, index, vb.pp("up_blocks").pp(index))?);
         }
         let (groups, eps) = (config.groups(channels[0]), config.norm_eps);
-        let norm_out = group_norm(groups, channels[0], eps, vb.pp("conv_norm_out"))?;
-        let conv_out = conv2d(channels[0], config.out_channels, 3, SAME, vb.pp("conv_out"))?;
+        let norm_out = Norm::new(groups, channels[0], eps, vb.pp("conv_norm_out"))?;
+        let conv_out = Conv::new(
+            Shape::same(channels[0], config.out_channels),
+            vb.pp("conv_out"),
+        )?;
         Ok(Self {
             center_input_sample: config.center_input_sample,
             divides_by_time: config.time_embedding == TimeEmbedding::Fourier,
@@ -89,7 +93,7 @@ impl UNet {
 
     /// The number format of the weights.
     pub(super) fn dtype(&self) -> DType {
-        self.conv_in.weight().dtype()
+        self.conv_in.dtype()
     }
 
     /// Predicts what the scheduler asked for in training: noise, sample or velocity.
@@ -111,9 +115,9 @@ impl UNet {
             .conditioning
             .forward(timestep, samples.dim(0)?, classes)?;
         let (hidden, picture) = self.through_blocks(samples, &time)?;
-        let output = self
-            .conv_out
-            .forward(&self.norm_out.forward(&hidden)?.silu()?)?;
+        let silu = Some(ActivationFunction::Silu);
+        let hidden = self.norm_out.forward(&hidden, silu)?;
+        let output = self.conv_out.forward(&hidden)?;
         let output = match picture {
             Some(picture) => (output + picture)?,
             None => output,

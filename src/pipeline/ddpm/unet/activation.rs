@@ -2,16 +2,21 @@
 
 use candle_core::{Result, Tensor};
 
-use super::ActivationFunction;
+use super::{ActivationFunction, kernels::each_number};
 
 impl ActivationFunction {
     /// Applies it to each number.
     pub(super) fn apply(self, hidden: &Tensor) -> Result<Tensor> {
-        match self {
+        let apply = |hidden: &Tensor| match self {
             Self::Silu => hidden.silu(),
             Self::Mish => mish(hidden),
             Self::Gelu => hidden.gelu_erf(),
             Self::Relu => hidden.relu(),
+        };
+        if hidden.rank() == 4 {
+            each_number(hidden, apply)
+        } else {
+            apply(hidden)
         }
     }
 }

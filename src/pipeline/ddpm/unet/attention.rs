@@ -1,14 +1,18 @@
 //! Attention between all pixels of a picture.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{GroupNorm, Linear, Module, VarBuilder, group_norm, linear, ops::softmax_last_dim};
+use candle_nn::{Linear, Module, VarBuilder, linear, ops::softmax_last_dim};
 
-use super::{UNetConfig, resnet::scaled};
+use super::{
+    Norm, UNetConfig,
+    kernels::{self, channels_first, channels_last, has_kernels, mix},
+    resnet::scaled,
+};
 
 /// diffusers' `Attention`, as its UNet uses it: with a norm before and the input added after.
 pub(super) struct Attention {
     heads: usize,
-    norm: Option<GroupNorm>,
+    norm: Option<Norm>,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -32,7 +36,7 @@ impl Attention {
         };
         let [query, key, value, out] = names.map(|name| linear(channels, channels, vb.pp(name)));
         let norm =
-            groups.map(|groups| group_norm(groups, channels, config.norm_eps, vb.pp("group_norm")));
+            groups.map(|groups| Norm::new(groups, channels, config.norm_eps, vb.pp("group_norm")));
         Ok(Self {
             heads: channels / config.attention_head_dim.unwrap_or(channels),
             norm: norm.transpose()?,
@@ -46,13 +50,15 @@ impl Attention {
 
     /// `hidden` has the shape `(batch, channels, height, width)`.
     pub(super) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let (batch, channels, height, width) = hidden.dims4()?;
-        let pixels = hidden.flatten_from(2)?;
         let normed = match &self.norm {
-            Some(norm) => norm.forward(&pixels)?,
-            None => pixels,
+            Some(norm) => norm.forward(hidden, None)?,
+            None => hidden.clone(),
         };
-        let normed = normed.transpose(1, 2)?.contiguous()?;
+        if has_kernels(hidden.dtype(), hidden.device()) {
+            return self.forward_in_kernels(&channels_last(hidden)?, &channels_last(&normed)?);
+        }
+        let (batch, channels, height, width) = hidden.dims4()?;
+        let normed = normed.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let size = channels / self.heads;
         let split = |layer: &Linear| -> Result<Tensor> {
             let projected = layer.forward(&normed)?;
@@ -73,5 +79,20 @@ impl Attention {
             .transpose(1, 2)?
             .reshape((batch, channels, height, width))?;
         scaled(hidden + out, self.scale_factor)
+    }
+
+    /// The same on the CPU, where all channels of a pixel lie side by side.
+    fn forward_in_kernels(&self, hidden: &Tensor, normed: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, channels) = hidden.dims4()?;
+        let (pixels, rows) = (height * width, batch * height * width);
+        let normed = normed.reshape((rows, channels))?;
+        let project = |layer| -> Result<Tensor> {
+            kernels::linear(&normed, layer)?.reshape((batch, pixels, channels))
+        };
+        let [query, key, value] = [&self.query, &self.key, &self.value].map(project);
+        let mixed = mix([&query?, &key?, &value?], self.heads)?;
+        let out = kernels::linear(&mixed.reshape((rows, channels))?, &self.out)?;
+        let sum = (hidden + out.reshape(hidden.shape())?)?;
+        scaled(channels_first(&sum), self.scale_factor)
     }
 }

@@ -1,12 +1,12 @@
 //! How much memory one call of the network needs at its peak, on top of the weights.
 //!
 //! Walks the modules as [`UNet::forward`](super::UNet::forward) does and counts numbers instead of computing
-//! with them: what each operation of candle holds besides its input, and how long that lives. It is an upper
+//! with them: what each operation, candle's or ours, holds besides its input, and how long that lives. It is an upper
 //! bound, tested against a counting allocator.
 
 use candle_core::DType;
 
-use super::{BlockType, UNetConfig};
+use super::{ActivationFunction, BlockType, Shape, UNetConfig, kernels::ROWS};
 
 /// Output pixels that candle's convolution works on at once.
 const TILE: u128 = 512;
@@ -24,6 +24,8 @@ pub(in super::super) struct Machine {
     pub(in super::super) threads: usize,
     /// Whether convolutions unfold their whole input at once, as on GPUs.
     pub(in super::super) unfolds: bool,
+    /// Whether our own kernels compute, in place of candle's operations.
+    pub(in super::super) kernels: bool,
 }
 
 /// Returns the bytes that a call with `batch` samples needs at its peak.
@@ -36,6 +38,8 @@ pub(in super::super) fn working_memory(
     let mut meter = Meter {
         batch: batch.into(),
         machine,
+        // Only this one goes without another copy.
+        fused: machine.kernels && config.act_fn == ActivationFunction::Silu,
         live: 0,
         peak: 0,
     };
@@ -49,6 +53,8 @@ pub(in super::super) fn working_memory(
 struct Meter {
     batch: u128,
     machine: Machine,
+    /// Norms and activations are one operation.
+    fused: bool,
     /// What is held at the moment.
     live: u128,
     peak: u128,
@@ -76,7 +82,7 @@ impl Meter {
         // and the output.
         self.live += KEPT * samples + 4 * self.batch * config.time_embedding_dim as u128;
         let mut skips = Vec::new();
-        self.conv(config.in_channels, channels[0], side, side);
+        self.conv(Shape::same(config.in_channels, channels[0]), side, side);
         self.keep(&mut skips, channels[0], side);
         let side = self.way_down(config, &mut skips);
         let last = channels[channels.len() - 1];
@@ -86,9 +92,8 @@ impl Meter {
         }
         let side = self.way_up(config, &mut skips, side);
         let hidden = self.size(channels[0], side);
-        self.norm(hidden);
-        self.live += 2 * hidden;
-        self.conv(channels[0], config.out_channels, side, side);
+        self.activated(hidden);
+        self.conv(Shape::same(channels[0], config.out_channels), side, side);
     }
 
     fn way_down(&mut self, config: &UNetConfig, skips: &mut Vec<u128>) -> Side {
@@ -157,15 +162,14 @@ impl Meter {
     fn resnet(&mut self, inputs: usize, outputs: usize, side: Side) {
         let before = self.live;
         let (input, output) = (self.size(inputs, side), self.size(outputs, side));
-        self.norm(input);
-        self.live += 2 * input;
-        self.conv(inputs, outputs, side, side);
+        self.activated(input);
+        self.conv(Shape::same(inputs, outputs), side, side);
         self.live = before + output;
         // The sum with the time, and what scales and shifts it.
         self.live += output;
         self.norm(output);
         self.live += output;
-        self.conv(outputs, outputs, side, side);
+        self.conv(Shape::same(outputs, outputs), side, side);
         self.live += output;
         if inputs != outputs {
             // The convolution of the shortcut, 1 by 1: a matrix product of copies, and the bias.
@@ -176,15 +180,30 @@ impl Meter {
         self.live = before;
     }
 
-    /// The norm keeps its centred and its scaled input until it is done.
+    /// A norm and the activation after it, which stays.
+    fn activated(&mut self, input: u128) {
+        self.norm(input);
+        self.live += if self.fused { input } else { 2 * input };
+    }
+
+    /// candle's norm keeps its centred and its scaled input until it is done; of what comes after ours, some do.
     fn norm(&mut self, input: u128) {
-        self.peak(4 * input);
+        self.peak(if self.fused { 2 * input } else { 4 * input });
     }
 
     /// A 3 by 3 convolution and its bias.
-    fn conv(&mut self, inputs: usize, outputs: usize, from: Side, to: Side) {
+    fn conv(&mut self, shape: Shape, from: Side, to: Side) {
+        let Shape {
+            inputs, outputs, ..
+        } = shape;
         let (input, output) = (self.size(inputs, from), self.size(outputs, to));
         let (rows, kernel) = (outputs as u128, 9 * inputs as u128);
+        if self.machine.kernels {
+            let (width, height) = from;
+            let batch = self.batch as usize;
+            let scratch = shape.scratch((height, width), batch, self.machine.threads);
+            return self.peak(output + scratch + self.packed());
+        }
         let unfolded = if self.machine.unfolds {
             9 * self.size(inputs, to) + output
         } else {
@@ -220,9 +239,10 @@ impl Meter {
                 _ => (side + 2 * padding).saturating_sub(3) / 2 + 1,
             };
             // The layer's output, and it padded once and twice.
-            self.live += 3 * self.size(channels, (side.0 + 1, side.1 + 1));
+            let copies = if self.machine.kernels { 1 } else { 3 };
+            self.live += copies * self.size(channels, (side.0 + 1, side.1 + 1));
             let to = (halved(side.0), halved(side.1));
-            self.conv(channels, channels, side, to);
+            self.conv(Shape::halve(channels, padding), side, to);
             to
         };
         self.live = before;
@@ -242,7 +262,7 @@ impl Meter {
             self.resample(channels, block, side, to);
         } else {
             self.live += self.size(channels, side) + self.size(channels, to);
-            self.conv(channels, channels, to, to);
+            self.conv(Shape::same(channels, channels), to, to);
         }
         self.live = before;
         to
@@ -262,7 +282,7 @@ impl Meter {
             self.filter(channels, from, to);
             // The picture, and what it becomes.
             self.live += 2 * output;
-            self.conv(channels, channels, to, to);
+            self.conv(Shape::same(channels, channels), to, to);
         } else {
             self.live += 2 * output;
         }
@@ -293,6 +313,11 @@ impl Meter {
         let pixels = side.0 as u128 * side.1 as u128;
         let scores = self.batch * heads as u128 * pixels * pixels;
         self.norm(hidden);
+        if self.machine.kernels {
+            // Normed; query, key and value; mixed, projected, added and scaled.
+            let scores = self.machine.threads as u128 * ROWS as u128 * pixels;
+            return self.peak(8 * hidden + scores + self.packed());
+        }
         // Normed, once as it came and once in the other order; query, key and value.
         self.live += 2 * hidden;
         self.peak(6 * hidden + self.packed());

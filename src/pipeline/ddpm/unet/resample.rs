@@ -2,6 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::kernels::{channels_first, channels_last, has_kernels};
+
 /// How a residual block changes the size of what it works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resample {
@@ -24,6 +26,7 @@ impl Resample {
         let (_, _, height, width) = hidden.dims4()?;
         match self {
             Self::Halve => hidden.avg_pool2d(2),
+            Self::Double if has_kernels(hidden.dtype(), hidden.device()) => double(hidden),
             Self::Double => hidden.upsample_nearest2d(2 * height, 2 * width),
             Self::HalveSmoothly => each_channel(hidden, |planes| {
                 planes.conv2d(&filter(planes, 1.0)?, 1, 2, 1, 1)
@@ -33,6 +36,14 @@ impl Resample {
             }),
         }
     }
+}
+
+/// Copies each pixel, with all its channels, four times.
+fn double(hidden: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = hidden.dims4()?;
+    let pixels = channels_last(hidden)?.reshape((batch, height, 1, width, 1, channels))?;
+    let four = pixels.broadcast_as((batch, height, 2, width, 2, channels))?;
+    channels_first(&four.reshape((batch, 2 * height, 2 * width, channels))?)
 }
 
 /// Works on each channel by itself.

@@ -1,10 +1,10 @@
 //! The blocks on the way down.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, conv2d};
+use candle_nn::VarBuilder;
 
 use super::{Layer, ResnetBlock, ResnetShape};
-use crate::pipeline::ddpm::unet::{BlockType, SAME, UNetConfig, resample::Resample};
+use crate::pipeline::ddpm::unet::{BlockType, Conv, Shape, UNetConfig, resample::Resample};
 
 /// One of diffusers' `…DownBlock2D`, and `ResnetDownsampleBlock2D`.
 pub(in super::super) struct DownBlock {
@@ -14,15 +14,12 @@ pub(in super::super) struct DownBlock {
 
 /// How a block halves what it has worked on.
 enum Downsample {
-    Conv {
-        conv: Conv2d,
-        padding: usize,
-    },
+    Conv(Conv),
     Resnet(ResnetBlock),
     /// Adds the picture itself in its smaller size.
     Skip {
         resnet: ResnetBlock,
-        conv: Conv2d,
+        conv: Conv,
     },
 }
 
@@ -86,39 +83,27 @@ impl Downsample {
         };
         let first = vb.pp("downsamplers").pp(0);
         if block.has_skip() {
-            let (inputs, skip) = (config.in_channels, vb.pp("skip_conv"));
+            let shape = Shape::pointwise(config.in_channels, channels);
             Ok(Self::Skip {
                 resnet: resnet(Resample::HalveSmoothly, vb.pp("resnet_down"))?,
-                conv: conv2d(inputs, channels, 1, Conv2dConfig::default(), skip)?,
+                conv: Conv::new(shape, vb.pp("skip_conv"))?,
             })
         } else if config.halves_by_resnet(block) {
             Ok(Self::Resnet(resnet(Resample::Halve, first)?))
         } else {
-            Self::conv(channels, config.downsample_padding, first.pp("conv"))
+            let shape = Shape::halve(channels, config.downsample_padding);
+            Ok(Self::Conv(Conv::new(shape, first.pp("conv"))?))
         }
-    }
-
-    fn conv(channels: usize, padding: usize, vb: VarBuilder<'static>) -> Result<Self> {
-        let halve = Conv2dConfig {
-            stride: 2,
-            padding,
-            ..SAME
-        };
-        let conv = conv2d(channels, channels, 3, halve, vb)?;
-        Ok(Self::Conv { conv, padding })
     }
 
     fn forward(&self, hidden: &Tensor, time: &Tensor, picture: &mut Tensor) -> Result<Tensor> {
         match self {
-            Self::Conv { conv, padding: 0 } => {
-                let padded = hidden.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?;
-                conv.forward(&padded)
-            }
-            Self::Conv { conv, .. } => conv.forward(hidden),
+            Self::Conv(conv) => conv.forward(hidden),
             Self::Resnet(resnet) => resnet.forward(hidden, time),
             Self::Skip { resnet, conv } => {
                 *picture = Resample::HalveSmoothly.apply(picture)?;
-                conv.forward(picture)? + resnet.forward(hidden, time)?
+                let small = conv.forward(picture)?;
+                small + resnet.forward(hidden, time)?
             }
         }
     }

@@ -1,10 +1,13 @@
 //! The blocks on the way up.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Conv2d, GroupNorm, Module, VarBuilder, conv2d, group_norm};
+use candle_nn::VarBuilder;
 
 use super::{Attention, Layer, ResnetBlock, ResnetShape, attention};
-use crate::pipeline::ddpm::unet::{BlockType, SAME, UNetConfig, resample::Resample};
+use crate::pipeline::ddpm::unet::{
+    ActivationFunction, BlockType, Conv, Norm, Shape, UNetConfig, kernels::joined,
+    resample::Resample,
+};
 
 /// One of diffusers' `…UpBlock2D`, and `ResnetUpsampleBlock2D`.
 pub(in super::super) struct UpBlock {
@@ -17,13 +20,13 @@ pub(in super::super) struct UpBlock {
 
 /// How a block doubles what it has worked on.
 enum Upsample {
-    Conv(Conv2d),
+    Conv(Conv),
     Resnet(ResnetBlock),
     /// Paints on the picture that goes along.
     Skip {
         resnet: ResnetBlock,
-        norm: GroupNorm,
-        conv: Conv2d,
+        norm: Norm,
+        conv: Conv,
     },
 }
 
@@ -74,7 +77,7 @@ impl UpBlock {
         let mut hidden = hidden.clone();
         for layer in &self.layers {
             let skip = skips.pop().expect("the way down left one for each layer");
-            hidden = layer.forward(&Tensor::cat(&[&hidden, &skip], 1)?, time)?;
+            hidden = layer.forward(&joined(&hidden, &skip)?, time)?;
         }
         if let Some(attention) = &self.attention {
             hidden = attention.forward(&hidden)?;
@@ -105,14 +108,17 @@ impl Upsample {
         if block.has_skip() {
             return Ok(Self::Skip {
                 resnet: resnet(Resample::DoubleSmoothly, vb.pp("resnet_up"))?,
-                norm: group_norm(groups, channels, config.norm_eps, vb.pp("skip_norm"))?,
-                conv: conv2d(channels, config.in_channels, 3, SAME, vb.pp("skip_conv"))?,
+                norm: Norm::new(groups, channels, config.norm_eps, vb.pp("skip_norm"))?,
+                conv: Conv::new(
+                    Shape::same(channels, config.in_channels),
+                    vb.pp("skip_conv"),
+                )?,
             });
         }
         if config.doubles_by_resnet(block) {
             return Ok(Self::Resnet(resnet(Resample::Double, vb_up)?));
         }
-        let conv = conv2d(channels, channels, 3, SAME, vb_up.pp("conv"))?;
+        let conv = Conv::new(Shape::same(channels, channels), vb_up.pp("conv"))?;
         Ok(Self::Conv(conv))
     }
 
@@ -126,7 +132,8 @@ impl Upsample {
             Self::Conv(conv) => conv.forward(&Resample::Double.apply(hidden)?),
             Self::Resnet(resnet) => resnet.forward(hidden, time),
             Self::Skip { resnet, norm, conv } => {
-                let painted = conv.forward(&norm.forward(hidden)?.silu()?)?;
+                let silu = Some(ActivationFunction::Silu);
+                let painted = conv.forward(&norm.forward(hidden, silu)?)?;
                 *picture = Some(match picture.take() {
                     Some(picture) => (picture + painted)?,
                     None => painted,
