@@ -1,4 +1,4 @@
-//! How long one denoising step takes on the CPU: `tools/compare_diffusers.py` runs it beside PyTorch.
+//! How long one denoising step takes on the CPU: `tools/compare_diffusers.py` runs it beside diffusers.
 //!
 //! ```text
 //! cargo bench --bench step -- FOLDER [BATCH] [STEPS] [THREADS]

@@ -15,7 +15,7 @@ const TILE: u128 = 512;
 const PACKED: u128 = 1 << 18;
 
 /// How many times as large as the samples is what a job keeps between two calls of the network.
-const KEPT: u128 = 14;
+const KEPT: u128 = 16;
 
 /// How the device computes.
 #[derive(Clone, Copy, Debug)]

@@ -72,16 +72,16 @@ impl Norm {
             let (scale, shift): (&[f32], &[f32]) = (&scale, &shift);
             let samples = to.par_chunks_mut(size).zip(from.par_chunks(size));
             samples.for_each(|(to, from)| {
-                let lines = self.lines(from, scale, shift);
-                apply(from, &lines, silu, to);
+                let (means, by) = self.lines(from, scale);
+                apply(from, [&means, &by, shift], silu, to);
             });
         }
         let made = Tensor::from_vec(to, (batch, height, width, channels), picture.device())?;
         channels_first(&made)
     }
 
-    /// What each channel of a sample is multiplied by, and what is added then.
-    fn lines(&self, from: &[f32], scale: &[f32], shift: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    /// The mean of each channel's group, and what the channel is multiplied by.
+    fn lines(&self, from: &[f32], scale: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let channels = scale.len();
         let each = channels / self.groups;
         let numbers = (from.len() / self.groups) as f64;
@@ -96,9 +96,7 @@ impl Norm {
         by.iter_mut()
             .zip(scale)
             .for_each(|(by, scale)| *by *= scale);
-        let lines = by.iter().zip(&means).zip(shift);
-        let add = lines.map(|((by, mean), shift)| shift - mean * by).collect();
-        (by, add)
+        (means, by)
     }
 }
 
@@ -172,8 +170,8 @@ fn chunk(channels: usize) -> usize {
     (CHUNK / channels).max(1) * channels
 }
 
-fn apply(from: &[f32], (by, add): &(Vec<f32>, Vec<f32>), with_silu: bool, to: &mut [f32]) {
-    let channels = by.len();
+fn apply(from: &[f32], lines: [&[f32]; 3], with_silu: bool, to: &mut [f32]) {
+    let channels = lines[0].len();
     let chunks = to.par_chunks_mut(chunk(channels));
     chunks
         .zip(from.par_chunks(chunk(channels)))
@@ -184,9 +182,9 @@ fn apply(from: &[f32], (by, add): &(Vec<f32>, Vec<f32>), with_silu: bool, to: &m
                     let pixels = to.chunks_exact_mut(channels);
                     for (to, from) in pixels.zip(from.chunks_exact(channels)) {
                         if with_silu {
-                            apply_line(from, (by, add), to, silu);
+                            apply_line(from, lines, to, silu);
                         } else {
-                            apply_line(from, (by, add), to, |number| number);
+                            apply_line(from, lines, to, |number| number);
                         }
                     }
                 },
@@ -194,15 +192,17 @@ fn apply(from: &[f32], (by, add): &(Vec<f32>, Vec<f32>), with_silu: bool, to: &m
         });
 }
 
+/// Takes the mean away first: where it is much larger than what is left, a sum of products would lose digits.
 #[inline(always)]
 fn apply_line(
     from: &[f32],
-    (by, add): (&[f32], &[f32]),
+    [means, by, add]: [&[f32]; 3],
     to: &mut [f32],
     then: impl Fn(f32) -> f32,
 ) {
-    for (((to, from), by), add) in to.iter_mut().zip(from).zip(by).zip(add) {
-        *to = then(from * by + add);
+    let lines = means.iter().zip(by).zip(add);
+    for ((to, from), ((mean, by), add)) in to.iter_mut().zip(from).zip(lines) {
+        *to = then((from - mean) * by + add);
     }
 }
 

@@ -94,8 +94,8 @@ pub(super) fn forth(from: Picture, at: usize, place: Place, seen: &mut [f32]) {
             *pixels = six_points(&load_line(from, at, row, (place.channels, channel, lanes)));
         }
         for column in 0..SEEN {
-            let line = [0, 1, 2, 3, 4, 5].map(|row: usize| pixels[row][column]);
-            for (row, point) in six_points(&line).into_iter().enumerate() {
+            let points = six_points(&column_of(&pixels, column));
+            for (row, point) in points.into_iter().enumerate() {
                 let first = place.of(row, column, channel);
                 point.store(&mut seen[first..first + lanes]);
             }
@@ -141,14 +141,20 @@ pub(super) fn back(made: &[f32], place: Place, (at, width): (usize, usize), to: 
             *pixels = four_pixels(&points);
         }
         for row in 0..SIDE {
-            let line = [0, 1, 2, 3, 4, 5].map(|column: usize| columns[column][row]);
-            for (column, pixel) in four_pixels(&line).into_iter().enumerate() {
+            let line = four_pixels(&column_of(&columns, row));
+            for (column, pixel) in line.into_iter().enumerate() {
                 let first = (at + row * width + column) * place.channels + channel;
                 let to = &mut to[first..first + lanes];
                 (Lanes::load(to) + pixel).store(to);
             }
         }
     }
+}
+
+#[inline(always)]
+fn column_of<const LINE: usize>(lines: &[[Lanes; LINE]; SEEN], column: usize) -> [Lanes; SEEN] {
+    let [a, b, c, d, e, f] = lines;
+    [a, b, c, d, e, f].map(|line| line[column])
 }
 
 /// Six input pixels in a line become six points.
