@@ -20,7 +20,7 @@ mod refresh;
 
 use build::{add_cards, spawn_default};
 use card::Cards;
-use refresh::{paint_buttons, press, read_models, show_cards};
+use refresh::{paint_buttons, press, read_models, show_bars, show_lines, show_state};
 
 /// Adds a panel that shows every manager: state, progress, memory, queue and last error, with buttons for the
 /// requests of a [`ModelRequest`](crate::ModelRequest).
@@ -36,7 +36,10 @@ impl Plugin for ModelPanelPlugin {
             .init_resource::<Cards>()
             .add_systems(PostStartup, spawn_default)
             .add_systems(PreUpdate, read_models.after(CandleSystems::Transition))
-            .add_systems(Update, (add_cards, show_cards, paint_buttons).chain())
+            .add_systems(
+                Update,
+                (add_cards, show_lines, show_bars, show_state, paint_buttons).chain(),
+            )
             .add_observer(press);
     }
 }

@@ -31,16 +31,16 @@ play() {
 film() {
   printf '\n== a film of %s\n' "$1"
   timeout 300 xvfb-run --auto-servernum --server-args '-screen 0 1280x720x24' bash -c '
-    ffmpeg -loglevel error -y -f x11grab -framerate 10 -video_size 1280x720 -i "$DISPLAY" "$4.mkv" &
+    ffmpeg -loglevel error -y -f x11grab -draw_mouse 0 -framerate 10 -video_size 1280x720 -i "$DISPLAY" "$4.mkv" &
     camera=$!
     sleep 1
     "$1" --script "$2" --shots "$3"
     kill -INT $camera
     wait $camera || true
   ' film "$programs/$1" "tools/scenes/$2.txt" "$shots/film" "$shots/$3"
-  local colours='split[a][b];[a]palettegen=max_colors=64:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
-  ffmpeg -loglevel error -y -ss "${FROM:-3}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-12}" \
-    -vf "fps=8,scale=640:360:flags=lanczos,$colours" "$shots/$3.gif"
+  local colours='split[a][b];[a]palettegen=max_colors=48:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
+  ffmpeg -loglevel error -y -ss "${FROM:-4}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
+    -vf "fps=7,scale=640:360:flags=area,$colours" "$shots/$3.gif"
 }
 
 for size in 1280x720 1920x1080; do
@@ -51,7 +51,7 @@ done
 film sprite_forge film sprite_forge
 
 for picture in forge forge_unloaded stage_naive; do
-  convert "$shots/1280x720/$picture.png" -colors 192 -define png:compression-level=9 "assets/docs/$picture.png"
+  convert "$shots/1280x720/$picture.png" +dither -colors 200 -define png:compression-level=9 "assets/docs/$picture.png"
 done
 cp "$shots/sprite_forge.gif" assets/docs/sprite_forge.gif
 ls -l assets/docs

@@ -40,7 +40,7 @@ impl Plugin for ScriptPlugin {
         app.insert_resource(Script {
             lines: text.lines().map(String::from).collect(),
             later: VecDeque::new(),
-            pause: Duration::from_secs(1),
+            pause: Duration::from_millis(200),
             shots: self.shots.clone(),
         })
         .add_systems(Last, play);

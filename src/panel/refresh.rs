@@ -40,12 +40,10 @@ pub(super) fn read_models(world: &mut World) {
     world.resource_mut::<Cards>().set_if_neq(cards);
 }
 
-/// Writes what has changed; cards that are new are written in the next frame.
-pub(super) fn show_cards(
+/// Writes what has changed; an error takes room only where there is one.
+pub(super) fn show_lines(
     cards: Res<Cards>,
-    mut lines: Query<(&OfKind, &Line, &mut Text, &mut Node), Without<Bar>>,
-    mut bars: Query<(&OfKind, &mut Node, &mut BackgroundColor), (With<Bar>, Without<Lamp>)>,
-    mut lamps: Query<(&OfKind, &mut BackgroundColor), With<Lamp>>,
+    mut lines: Query<(&OfKind, &Line, &mut Text, &mut Node)>,
 ) {
     for (kind, line, mut text, mut node) in &mut lines {
         let Some(card) = cards.0.get(kind.0) else {
@@ -55,7 +53,8 @@ pub(super) fn show_cards(
         if text.0 != new {
             text.0 = new.into();
         }
-        let display = if new.is_empty() && *line == Line::Error {
+        let is_gone = new.is_empty() && *line == Line::Error;
+        let display = if is_gone {
             Display::None
         } else {
             Display::Flex
@@ -64,16 +63,23 @@ pub(super) fn show_cards(
             node.display = display;
         }
     }
-    for (kind, mut node, mut color) in &mut bars {
-        if let Some(card) = cards.0.get(kind.0) {
-            let width = percent(card.done * 100.0);
-            if node.width != width {
-                node.width = width;
-            }
-            color.set_if_neq(BackgroundColor(color_of(card.state)));
+}
+
+pub(super) fn show_bars(cards: Res<Cards>, mut bars: Query<(&OfKind, &mut Node), With<Bar>>) {
+    for (kind, mut node) in &mut bars {
+        let width = cards.0.get(kind.0).map(|card| percent(card.done * 100.0));
+        if let Some(width) = width.filter(|width| *width != node.width) {
+            node.width = width;
         }
     }
-    for (kind, mut color) in &mut lamps {
+}
+
+/// The bar has the colour of the lamp.
+pub(super) fn show_state(
+    cards: Res<Cards>,
+    mut nodes: Query<(&OfKind, &mut BackgroundColor), Or<(With<Lamp>, With<Bar>)>>,
+) {
+    for (kind, mut color) in &mut nodes {
         if let Some(card) = cards.0.get(kind.0) {
             color.set_if_neq(BackgroundColor(color_of(card.state)));
         }
