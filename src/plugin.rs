@@ -105,6 +105,8 @@ impl Plugin for CandleCore {
             .init_resource::<ResourceManager>()
             .init_resource::<LoaderService>();
         add_schedules(app);
+        #[cfg(feature = "winit")]
+        app.add_systems(PostStartup, crate::signal::wake_event_loop);
         register_types(app);
     }
 

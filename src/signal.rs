@@ -13,6 +13,11 @@ use bevy::prelude::*;
 
 use crate::panics::guarded;
 
+#[cfg(feature = "winit")]
+mod winit;
+#[cfg(feature = "winit")]
+pub(crate) use winit::wake_event_loop;
+
 /// Raised by whoever has news for the managers: a request, a worker, a job. One for each app.
 ///
 /// Without news a frame costs one look at it, however many kinds of models there are.
@@ -69,17 +74,8 @@ impl Signal {
 /// Wakes an app that sleeps until something happens, such as one with `WinitSettings::desktop_app()`: when a
 /// load or a job has news, and when a request needs another frame.
 ///
-/// Without it such an app shows a result when the next input comes. This crate does not depend on a window
-/// library, so an app says how it is woken. With Bevy's own:
-///
-/// ```text
-/// use bevy::winit::{EventLoopProxyWrapper, WinitUserEvent};
-///
-/// fn wake(wake_up: Res<WakeUp>, event_loop: Res<EventLoopProxyWrapper>) {
-///     let event_loop = (**event_loop).clone();
-///     wake_up.with(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
-/// }
-/// ```
+/// With the feature `winit` an app with `WinitPlugin` is woken by itself. Another one says how, with
+/// [`with`](Self::with); without that it shows a result when the next input comes.
 ///
 /// A time-out ([`Residency::keep_alive`](crate::Residency::keep_alive)) wakes nobody: a model that is not used goes with
 /// the next frame.

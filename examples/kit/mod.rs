@@ -6,9 +6,8 @@ use bevy::{
     log::LogPlugin,
     prelude::*,
     window::{PrimaryWindow, WindowPlugin, WindowResizeConstraints},
-    winit::{EventLoopProxyWrapper, WinitUserEvent},
 };
-use bevy_candle::{CandleShutdown, CandleSystems, ModelKinds, WakeUp};
+use bevy_candle::{CandleShutdown, CandleSystems, ModelKinds};
 use clap::Parser;
 
 mod display;
@@ -75,7 +74,7 @@ impl Plugin for KitPlugin {
                 .set(ImagePlugin::default_nearest()),
         )
         .insert_resource(ClearColor(palette::GROUND))
-        .add_systems(Startup, (wake_with_news, add_camera))
+        .add_systems(Startup, add_camera)
         .add_systems(PreUpdate, fit_window)
         .add_systems(CandleShutdown, say_released.after(CandleSystems::Release));
         if let Some(file) = &self.options.script {
@@ -83,12 +82,6 @@ impl Plugin for KitPlugin {
             app.add_plugins(ScriptPlugin { file, shots });
         }
     }
-}
-
-/// A window in the background sleeps between inputs: what a model has to say wakes it.
-fn wake_with_news(wake_up: Res<WakeUp>, event_loop: Res<EventLoopProxyWrapper>) {
-    let event_loop = (**event_loop).clone();
-    wake_up.with(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
 }
 
 fn add_camera(mut commands: Commands) {
