@@ -340,12 +340,15 @@ fn steps_count_from_one_and_previews_come_only_when_asked_for() {
 #[test]
 fn a_slow_game_sees_the_latest_step_and_every_end() {
     let mut app = app();
-    let model = FakeModel::new("a");
+    // A job that comes when another one has just ended waits for the next frame.
+    let gate = Gate::closed();
+    let model = FakeModel::new("a").gate_steps(&gate);
     load(&mut app, &model);
     for _ in 0..3 {
         app.world_mut()
             .spawn(Infer::<Fake>::new(steps(50)).previews_every(1));
     }
+    gate.open();
     let steps_done = || {
         model
             .log()
