@@ -103,10 +103,11 @@ fn header(layout: &Layout, stored: DType) -> String {
             r#""{tensor}":{{"dtype":"{name}","shape":{shape:?},"data_offsets":[{start},{end}]}}"#
         )
     });
-    let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+    let mut header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
     // Weights begin at a multiple of 8, as the format's own writer has it.
-    let padded = header.len().next_multiple_of(8);
-    format!("{header:padded$}")
+    let padding = header.len().next_multiple_of(8) - header.len();
+    header.push_str(&" ".repeat(padding));
+    header
 }
 
 /// Bytes that are neither zeros nor all the same; as f32 and as bf16 they are finite numbers.
