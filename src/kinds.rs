@@ -115,8 +115,8 @@ impl ModelKind {
         (self.manager)(world).is_some_and(useful)
     }
 
-    pub(crate) fn tally(&self, world: &World) -> JobTally {
-        (self.manager)(world).map_or_else(JobTally::default, Manager::tally)
+    pub(crate) fn tally(&self, world: &World) -> Option<JobTally> {
+        (self.manager)(world).map(Manager::tally)
     }
 
     fn of_manager<'w, T>(
@@ -187,9 +187,16 @@ fn is_useful(request: ModelRequest, status: &ModelStatus, has_source: bool) -> b
     let wants_other = status.wanted.is_some() && status.wanted != status.model_id;
     match request {
         ModelRequest::Load => has_source && (is_gone || status.wanted.is_none()),
-        ModelRequest::Cancel => state == ModelState::Loading || (wants_other && !is_gone),
+        ModelRequest::Cancel => match state {
+            ModelState::Loading => true,
+            ModelState::Unloading => status.wanted.is_some(),
+            _ => wants_other && !is_gone,
+        },
         ModelRequest::Unload => state != ModelState::Idle || status.wanted.is_some(),
-        ModelRequest::Reload => matches!(state, ModelState::Loaded | ModelState::Failed),
+        ModelRequest::Reload => {
+            let is_busy = matches!(state, ModelState::Loading | ModelState::Unloading);
+            has_source && !is_busy
+        }
     }
 }
 
@@ -203,7 +210,7 @@ mod tests {
     fn useful(current_state: ModelState, wanted: Option<&str>) -> Vec<ModelRequest> {
         let status = ModelStatus {
             current_state,
-            model_id: current_state.is_busy().then(|| "a".into()),
+            model_id: (current_state.is_busy() || current_state.is_loaded()).then(|| "a".into()),
             wanted: wanted.map(Into::into),
             ..default()
         };
@@ -214,7 +221,14 @@ mod tests {
 
     #[test]
     fn what_is_of_use_depends_on_the_state() {
-        assert_eq!(useful(ModelState::Idle, None), [Load]);
+        assert_eq!(useful(ModelState::Idle, None), [Load, Reload]);
+        assert_eq!(useful(ModelState::Loaded, Some("a")), [Unload, Reload]);
+        assert_eq!(
+            useful(ModelState::Loaded, Some("b")),
+            [Cancel, Unload, Reload]
+        );
+        assert_eq!(useful(ModelState::Unloading, None), [Load, Unload]);
+        assert_eq!(useful(ModelState::Unloading, Some("a")), [Cancel, Unload]);
         assert_eq!(useful(ModelState::Loading, Some("a")), [Cancel, Unload]);
         assert_eq!(
             useful(ModelState::Failed, Some("a")),

@@ -53,6 +53,8 @@ fn memory_and_progress_follow_a_load_and_an_unload() {
         value(app.world(), &Diagnostics::memory::<Fake>()),
         Some(0.0)
     );
+    let progress = value(app.world(), &Diagnostics::load_progress::<Fake>());
+    assert_eq!(progress, Some(0.0), "nothing is loaded any more");
     let other = value(app.world(), &Diagnostics::memory::<Fake<1>>());
     assert_eq!(other, Some(0.0), "each kind has its own");
 }
@@ -78,6 +80,10 @@ fn the_queue_counts_jobs_until_they_have_ended() {
     });
     let time = value(app.world(), &Diagnostics::job_time::<Fake>());
     assert!(time.is_some_and(|millis| millis > 0.0), "{time:?}");
+    app.world_mut().remove_resource::<ModelManager<Fake>>();
+    app.update();
+    let same = value(app.world(), &Diagnostics::job_time::<Fake>());
+    assert_eq!(same, time, "nothing is measured of a manager that is gone");
 }
 
 #[test]

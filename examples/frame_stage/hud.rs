@@ -9,13 +9,16 @@ use crate::{
         plot::{Plot, Reading, draw_plots, plot},
     },
     model::{BYTES, Block, Weights},
-    naive::Naive,
+    naive::{Naive, load_or_unload},
 };
 
 pub fn plugin(app: &mut App) {
     app.init_resource::<Longest>()
         .add_systems(Startup, build)
-        .add_systems(Update, (watch, draw_frame, draw_plots, write).chain());
+        .add_systems(
+            Update,
+            (watch.after(load_or_unload), draw_frame, draw_plots, write).chain(),
+        );
 }
 
 /// The time of one column of the plot, in milliseconds: a frame that is late is as wide as it is long.
@@ -88,17 +91,18 @@ fn text(text: &str, size: f32, color: Color) -> impl Bundle {
     )
 }
 
-/// A frame counts for the model while that comes or goes.
+/// A frame counts for the model while that comes or goes. What is known of a frame's length is that of the one before.
 fn watch(
     time: Res<Time<Real>>,
     block: Res<ModelManager<Block>>,
     naive: Res<Naive>,
     mut longest: ResMut<Longest>,
+    mut counted: Local<bool>,
 ) {
-    let counts = block.current_state.is_busy() && !naive.is_changed();
-    if counts {
+    if *counted {
         longest.0 = longest.0.max(time.delta_secs() * 1000.0);
     }
+    *counted = block.current_state.is_busy() && !naive.is_changed();
 }
 
 fn draw_frame(

@@ -104,8 +104,10 @@ impl Weights {
 
     /// Returns the bytes that are there; [`None`] where the writer has failed.
     pub fn written(&self) -> Option<u64> {
+        // In this order: a writer that has ended has counted everything.
+        let has_ended = self.writer.is_finished();
         let written = self.written.load(Ordering::Acquire);
-        let failed = self.writer.is_finished() && written < BYTES;
+        let failed = has_ended && written < BYTES;
         (!failed).then_some(written)
     }
 }

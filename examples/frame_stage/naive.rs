@@ -27,7 +27,7 @@ impl Naive {
     }
 }
 
-fn load_or_unload(
+pub fn load_or_unload(
     keys: Res<ButtonInput<KeyCode>>,
     weights: Res<Weights>,
     mut naive: ResMut<Naive>,

@@ -3,19 +3,41 @@
 /// Returns why no window can be opened; [`None`] where one probably can.
 #[cfg(target_os = "linux")]
 pub fn complaint() -> Option<String> {
-    use std::{env, path::Path};
-
-    let name = env::var("DISPLAY").unwrap_or_default();
+    let name = std::env::var("DISPLAY").unwrap_or_default();
     if name.is_empty() {
         return Some(
             "this scene needs a display, and DISPLAY is not set: try `xvfb-run` before the command"
                 .into(),
         );
     }
-    let number = name.strip_prefix(':')?.split('.').next()?;
-    let socket = format!("/tmp/.X11-unix/X{number}");
-    (!Path::new(&socket).exists())
-        .then(|| format!("this scene needs a display, and nothing shows at DISPLAY={name}"))
+    (!answers(&name))
+        .then(|| format!("this scene needs a display, and nothing answers at DISPLAY={name}"))
+}
+
+/// Whether a server answers at `host:number.screen`; without a host it is this machine's.
+#[cfg(target_os = "linux")]
+fn answers(name: &str) -> bool {
+    use std::{
+        net::TcpStream,
+        os::{
+            linux::net::SocketAddrExt,
+            unix::net::{SocketAddr, UnixStream},
+        },
+    };
+
+    let Some((host, display)) = name.rsplit_once(':') else {
+        return false;
+    };
+    let Some(Ok(number)) = display.split('.').next().map(str::parse::<u16>) else {
+        return false;
+    };
+    if !host.is_empty() && host != "unix" {
+        return TcpStream::connect((host, number.saturating_add(6000))).is_ok();
+    }
+    let path = format!("/tmp/.X11-unix/X{number}");
+    let hidden = SocketAddr::from_abstract_name(&path);
+    UnixStream::connect(&path).is_ok()
+        || hidden.is_ok_and(|address| UnixStream::connect_addr(&address).is_ok())
 }
 
 /// Windows and macOS have one.

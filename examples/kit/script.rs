@@ -3,8 +3,8 @@
 //! ```text
 //! wait 1.5            seconds
 //! until Loaded        a state of any model, or a text on the screen
-//! key KeyL            pressed and released
-//! hold KeyL 1.0       held down for so many seconds
+//! key L               pressed and released
+//! hold L 1.0          held down for so many seconds
 //! click Forge         the button with this label
 //! shot loading        a screenshot, as loading.png
 //! close               the window's close button
@@ -23,7 +23,7 @@ use bevy::{
     ui::UiGlobalTransform,
     window::{CursorMoved, PrimaryWindow, WindowCloseRequested, WindowEvent},
 };
-use bevy_candle::ModelKinds;
+use bevy_candle::{ModelKinds, ModelState};
 
 pub struct ScriptPlugin {
     pub file: PathBuf,
@@ -190,13 +190,13 @@ fn place_of(world: &mut World, label: &str) -> Option<Vec2> {
 
 /// Whether a model is in the state, or a text has this in it.
 fn shows(world: &mut World, part: &str) -> bool {
-    let kinds = world.resource::<ModelKinds>();
-    let states = kinds.iter().filter_map(|kind| kind.status(world));
-    if states
-        .map(|status| status.current_state)
-        .any(|state| format!("{state:?}") == part)
+    if let Some(state) = ModelState::ALL
+        .into_iter()
+        .find(|state| format!("{state:?}") == part)
     {
-        return true;
+        let kinds = world.resource::<ModelKinds>();
+        let mut states = kinds.iter().filter_map(|kind| kind.status(world));
+        return states.any(|status| status.current_state == state);
     }
     let mut texts = world.query::<&Text>();
     texts.iter(world).any(|text| text.0.contains(part))

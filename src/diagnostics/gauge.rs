@@ -7,7 +7,7 @@ use bevy::{
     prelude::*,
 };
 
-use crate::{ModelKind, manager::JobTally};
+use crate::{ModelKind, ModelState, ModelStatus, manager::JobTally};
 
 /// What is measured.
 #[derive(Clone, Copy)]
@@ -66,11 +66,12 @@ impl Gauge {
     /// Measures; nothing where a game has removed the manager, and no job time where no job has ended.
     pub(super) fn read(&mut self, world: &World) -> impl Iterator<Item = Reading> {
         let tally = self.kind.tally(world);
-        let job_time = tally.mean_since(std::mem::replace(&mut self.seen, tally));
+        let seen = std::mem::replace(&mut self.seen, tally.unwrap_or_default());
+        let job_time = tally.and_then(|tally| tally.mean_since(seen));
         let status = self.kind.status(world);
         let values = [
             status.map(|status| status.memory as f64),
-            status.map(|status| f64::from(status.progress.fraction()) * 100.0),
+            status.map(|status| f64::from(part_loaded(status)) * 100.0),
             status.map(|_| self.kind.jobs(world) as f64),
             job_time.map(|time| time.as_secs_f64() * 1000.0),
         ];
@@ -81,6 +82,14 @@ impl Gauge {
                 value: value?,
             })
         })
+    }
+}
+
+/// Of what is loading or loaded: what was loaded last is over.
+fn part_loaded(status: &ModelStatus) -> f32 {
+    match status.current_state {
+        ModelState::Loading | ModelState::Loaded => status.progress.fraction(),
+        ModelState::Idle | ModelState::Unloading | ModelState::Failed => 0.0,
     }
 }
 

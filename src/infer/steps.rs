@@ -59,8 +59,9 @@ impl<P: Pipeline> Steps<P> {
     /// Ends a step, `step` counting from 1 to `of`.
     ///
     /// Reports it, with a preview where the game asked for one and only then; lets the device's other
-    /// models have their turn; waits while steps cost frames ([`CandlePlugin::frame_target`]); and if nobody wants the job any more, this is where it ends: the future
-    /// is dropped here.
+    /// models have their turn; waits while steps cost frames, see
+    /// [`CandlePlugin::frame_target`](crate::CandlePlugin::frame_target); and if nobody wants the job any more, this is
+    /// where it ends: the future is dropped here.
     pub async fn next(&self, step: u32, of: u32, partial: impl FnOnce() -> P::Partial) {
         let Reporter {
             slot,

@@ -76,6 +76,8 @@ impl Pipeline for DdpmPipeline {
             .check(|config, vb| block_on(UNet::new(&config.unet, vb, &LoadSteps::default())))
     }
 
+    /// Takes the weights over: on the CPU those of convolutions are put in another order where they lie, so tensors that
+    /// share their memory must not be used any more. What a load hands out for the last time shares it with nobody.
     async fn build(
         config: DdpmConfig,
         weights: VarBuilder<'static>,

@@ -1,6 +1,6 @@
 //! Convolutions: candle's own, and on the CPU one that packs its weights once.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, conv2d};
 
 use super::kernels::{channels_first, channels_last, has_kernels, numbers};
@@ -187,7 +187,13 @@ impl Conv {
     ) -> Result<Tensor> {
         let shape = &self.shape;
         let picture = channels_last(picture)?;
-        let (batch, height, width, _) = picture.dims4()?;
+        let (batch, height, width, channels) = picture.dims4()?;
+        if channels != shape.inputs {
+            bail!(
+                "a picture of {channels} channels, and a kernel for {}",
+                shape.inputs
+            );
+        }
         let onto = onto.map(channels_last).transpose()?;
         let (tall, wide) = shape.output(height, width);
         let mut to = vec![0.0; batch * tall * wide * shape.outputs];
