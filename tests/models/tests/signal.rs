@@ -44,26 +44,33 @@ impl App {
     }
 }
 
-#[test]
-fn news_is_seen_or_a_frame_comes() {
-    loom::model(|| {
+/// Runs `workers` beside so many frames; then the app sleeps, and runs only the frames that it was woken for.
+fn assert_all_is_seen(workers: &'static [&'static [u32]], frames: usize) {
+    loom::model(move || {
         let app = Arc::new(App::default());
-        let workers: Vec<_> = (0..2)
-            .map(|news| {
-                let app = app.clone();
-                thread::spawn(move || app.send(news))
-            })
-            .collect();
-        let mut seen = app.frame();
-        seen.extend(app.frame());
+        let send = |news: &'static [u32]| {
+            let app = app.clone();
+            thread::spawn(move || news.iter().for_each(|news| app.send(*news)))
+        };
+        let workers: Vec<_> = workers.iter().map(|news| send(news)).collect();
+        let mut seen: Vec<_> = (0..frames).flat_map(|_| app.frame()).collect();
         for worker in workers {
             worker.join().expect("a worker ends");
         }
-        // The app sleeps, and runs only the frames that it was woken for.
         while app.frames_to_come.load(Acquire) > 0 {
             seen.extend(app.frame());
         }
         seen.sort_unstable();
         assert_eq!(seen, [0, 1], "news without a frame");
     });
+}
+
+#[test]
+fn news_of_two_workers_is_seen_or_a_frame_comes() {
+    assert_all_is_seen(&[&[0], &[1]], 1);
+}
+
+#[test]
+fn news_that_comes_between_two_frames_is_seen_or_a_frame_comes() {
+    assert_all_is_seen(&[&[0, 1]], 2);
 }
