@@ -131,6 +131,7 @@ impl<P: Pipeline> Job<P> {
         self.reporter.previews
     }
 
+    #[cfg(feature = "test_kit")]
     pub(crate) fn id(&self) -> JobId {
         self.end.id
     }
