@@ -46,7 +46,7 @@ pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
-pub(crate) use cpu::prefer_huge_pages;
+pub(crate) use cpu::{MAPPED, prefer_huge_pages, prepare_heap};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
 pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};

@@ -15,7 +15,7 @@ use super::{
     progress::ProgressCell,
     ticket::Ticket,
 };
-use crate::{LoadError, ModelFiles, panics::caught, signal::Signal};
+use crate::{LoadError, ModelFiles, memory::prepare_heap, panics::caught, signal::Signal};
 
 /// Bytes read at once: the longest a reader goes on after a cancel.
 const CHUNK: usize = 2 << 20;
@@ -68,6 +68,8 @@ impl<C> Reading<C> {
     /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
+        let bytes = sum(batch.iter().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
+        let stretch = prepare_heap(bytes);
         let mut reserved = Vec::with_capacity(batch.len());
         for (name, tensor) in batch {
             if !ticket.is_wanted() {
@@ -76,6 +78,7 @@ impl<C> Reading<C> {
             let values = self.reserve(&name, &tensor)?;
             reserved.push((name, tensor, values));
         }
+        drop(stretch);
         for (name, tensor, mut values) in reserved {
             if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
                 return Ok(false);

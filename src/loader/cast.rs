@@ -6,7 +6,7 @@ use bytemuck::{AnyBitPattern, NoUninit, Zeroable, allocation::try_zeroed_vec, ca
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use crate::memory::prefer_huge_pages;
+use crate::memory::{MAPPED, prefer_huge_pages};
 
 /// The values of one tensor, in the format that it will run in.
 pub(super) enum HostTensor {
@@ -135,10 +135,7 @@ impl HostTensor {
     }
 }
 
-/// The C library maps larger blocks anew, so they come as zeros that nobody has to write.
-const MAPPED: usize = 32 << 20;
-
-/// Memory for elements. Zeros of a block that was used before would be written at once, in small pages; so
+/// Memory for elements. Large blocks are mapped anew, and come as zeros that nobody has to write. Zeros of a block that was used before would be written at once, in small pages; so
 /// there the block is left alone until it is grown into, chunk by chunk, in huge ones.
 fn reserve<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
     let mut values = Vec::new();

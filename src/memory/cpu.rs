@@ -75,6 +75,40 @@ pub(crate) fn prefer_huge_pages<T>(buffer: &mut Vec<T>) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
+/// The C library maps larger blocks one by one, whatever it has learned; it takes the others from its heaps.
+pub(crate) const MAPPED: usize = 32 << 20;
+
+/// Has blocks of so many bytes together, which are taken while the result lives, come from one stretch of the C
+/// library's heap, in huge pages.
+///
+/// A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it to
+/// its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. What it maps by itself it learns from
+/// the largest block that was freed, so it is taught once. Then the stretch is taken as one block and given back but
+/// for its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn prepare_heap(bytes: u64) -> Vec<u8> {
+    static TAUGHT: std::sync::Once = std::sync::Once::new();
+    // Less than what is always mapped, with what a block takes beside its bytes.
+    let most = MAPPED - (64 << 10);
+    let take = |bytes| {
+        let mut block = Vec::<u8>::new();
+        block.try_reserve_exact(bytes).ok().map(|()| block)
+    };
+    TAUGHT.call_once(|| drop(std::hint::black_box(take(most))));
+    if bytes < LARGE as u64 || bytes > MAPPED as u64 {
+        return Vec::new();
+    }
+    let mut block = take(most.min(bytes as usize)).unwrap_or_default();
+    prefer_huge_pages(&mut block);
+    block.shrink_to(1);
+    block
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn prepare_heap(_: u64) -> Vec<u8> {
+    Vec::new()
+}
+
 /// Bytes of the C heap in use, by the whole process; only glibc counts.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) fn heap_in_use() -> Option<u64> {
