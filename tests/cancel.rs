@@ -28,8 +28,8 @@ use support::{
 #[global_allocator]
 static ALLOCATOR: allocator::Counting = allocator::Counting;
 
-/// The configuration, the header's length and the header; then the chunks of four tensors of 3 MiB, two each.
-const READS: usize = 3 + 4 * 2;
+/// The configuration, the header's length and the header; then the chunks of four tensors of 3 MiB, three each.
+const READS: usize = 3 + 4 * 3;
 
 /// Where a load is when it ends.
 #[derive(Clone, Copy, Debug)]

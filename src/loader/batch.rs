@@ -18,7 +18,7 @@ use super::{
 use crate::{LoadError, ModelFiles, memory::prepare_heap, panics::caught, signal::Signal};
 
 /// Bytes read at once: the longest a reader goes on after a cancel.
-const CHUNK: usize = 2 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// Tensors are read together up to so many bytes, the fewest and the most. The memory of those that are read together
 /// lies side by side, in whole huge pages.

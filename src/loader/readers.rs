@@ -110,9 +110,9 @@ impl Drop for Readers {
     }
 }
 
-/// As many as hide the latency of a disk without crowding a small machine.
+/// As many as hide the latency of a disk, with one more than two cores: it waits while the others copy.
 fn count() -> usize {
-    available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
+    available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
 }
 
 fn run_all(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {

@@ -82,23 +82,22 @@ pub(crate) const MAPPED: usize = 32 << 20;
 /// library's heap, in huge pages.
 ///
 /// A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it to
-/// its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. What it maps by itself it learns from
-/// the largest block that was freed, so it is taught once. Then the stretch is taken as one block and given back but
-/// for its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already.
+/// its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. It maps what is larger than any such
+/// block that was freed, so the stretch is taken and freed for that. Then it is taken as one block and given back but for
+/// its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn prepare_heap(bytes: u64) -> Vec<u8> {
-    static TAUGHT: std::sync::Once = std::sync::Once::new();
-    // Less than what is always mapped, with what a block takes beside its bytes.
-    let most = MAPPED - (64 << 10);
-    let take = |bytes| {
-        let mut block = Vec::<u8>::new();
-        block.try_reserve_exact(bytes).ok().map(|()| block)
-    };
-    TAUGHT.call_once(|| drop(std::hint::black_box(take(most))));
     if bytes < LARGE as u64 || bytes > MAPPED as u64 {
         return Vec::new();
     }
-    let mut block = take(most.min(bytes as usize)).unwrap_or_default();
+    // Less than what is always mapped, with what a block takes beside its bytes.
+    let bytes = (bytes as usize).min(MAPPED - (64 << 10));
+    let take = || {
+        let mut block = Vec::<u8>::new();
+        block.try_reserve_exact(bytes).ok().map(|()| block)
+    };
+    drop(std::hint::black_box(take()));
+    let mut block = take().unwrap_or_default();
     prefer_huge_pages(&mut block);
     block.shrink_to(1);
     block
@@ -142,4 +141,24 @@ pub(super) fn trim() {}
 /// Bytes of the whole process in physical memory.
 pub(super) fn resident() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_given_back_but_for_its_first_bytes() {
+        for bytes in [LARGE as u64, 8 << 20, MAPPED as u64] {
+            let held = prepare_heap(bytes).capacity();
+            assert!((1..4096).contains(&held), "{held} bytes of {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
+        for bytes in [0, LARGE as u64 - 1, MAPPED as u64 + 1, u64::MAX] {
+            assert_eq!(prepare_heap(bytes).capacity(), 0, "{bytes}");
+        }
+    }
 }
