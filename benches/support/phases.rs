@@ -26,12 +26,17 @@ pub struct Stage<'a> {
     cancels: usize,
 }
 
-/// Steps that were seen, and whether there is to be another job after this one.
+/// Steps that were taken, and whether there is to be another job after this one.
 #[derive(Resource, Default)]
 struct Steps {
     count: usize,
+    /// The last that was seen of the running job: a frame sees the latest, and not those before it.
+    last: u32,
     wanted: bool,
 }
+
+/// Steps of a job.
+const STEPS: u32 = 50;
 
 /// The game alone.
 pub fn game_app(game: Game) -> App {
@@ -132,8 +137,8 @@ impl<'a> Stage<'a> {
         self.manager::<DdpmPipeline>().load("models/sprites");
         self.frames_until::<DdpmPipeline>(ModelState::Loaded, &mut Vec::new());
         *self.app.world_mut().resource_mut::<Steps>() = Steps {
-            count: 0,
             wanted: true,
+            ..default()
         };
         self.app.world_mut().spawn(job());
         self.alone(count, frames);
@@ -194,16 +199,19 @@ impl<'a> Stage<'a> {
 fn job() -> Infer<DdpmPipeline> {
     Infer::new(DdpmRequest {
         class: Some(0),
-        steps: 50,
+        steps: STEPS,
         ..default()
     })
 }
 
-fn count_step(_: On<InferStep<DdpmPipeline>>, mut steps: ResMut<Steps>) {
-    steps.count += 1;
+fn count_step(seen: On<InferStep<DdpmPipeline>>, mut steps: ResMut<Steps>) {
+    steps.count += (seen.step - steps.last) as usize;
+    steps.last = seen.step;
 }
 
-fn go_on(done: On<Inferred<DdpmPipeline>>, steps: Res<Steps>, mut commands: Commands) {
+fn go_on(done: On<Inferred<DdpmPipeline>>, mut steps: ResMut<Steps>, mut commands: Commands) {
+    steps.count += (STEPS - steps.last) as usize;
+    steps.last = 0;
     if steps.wanted {
         commands.entity(done.entity).insert(job());
     }

@@ -188,9 +188,12 @@ impl<C> Reading<C> {
         Ok(ticket.is_wanted())
     }
 
+    /// Shows progress, and lets the game go first: a thread of low priority, too, keeps its core for milliseconds once
+    /// it has it.
     fn count(&self, bytes: usize) {
         self.progress.add(bytes as u64);
         self.signal.raise();
+        std::thread::yield_now();
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     io,
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    thread::{self, ThreadId},
 };
 
 use super::ModelFiles;
@@ -18,8 +17,7 @@ const MAX_DEPTH: usize = 4;
 /// Reads files below one folder, and keeps each open until the load is over.
 pub(crate) struct FolderFiles {
     folder: PathBuf,
-    /// The system reads ahead for each open file: readers that share one would look like one that jumps about.
-    open: Mutex<HashMap<(ThreadId, String), Arc<File>>>,
+    open: Mutex<HashMap<String, Arc<File>>>,
 }
 
 impl FolderFiles {
@@ -30,18 +28,21 @@ impl FolderFiles {
         }
     }
 
-    /// The file, open for this thread.
+    /// The open file, shared by all readers: reading takes an offset and moves no cursor.
     fn file(&self, name: &str) -> Result<Arc<File>, LoadError> {
-        let opened = (thread::current().id(), name.to_owned());
-        let lock = || self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = lock().get(&opened) {
+        if let Some(file) = self
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+        {
             return Ok(file.clone());
         }
         let path = self.folder.join(checked(name)?);
         let file = open_file(&path).map_err(|error| self.explain(name, error))?;
         let file = Arc::new(file);
-        lock().insert(opened, file.clone());
-        Ok(file)
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(open.entry(name.to_owned()).or_insert(file).clone())
     }
 
     /// Says which of folder and file is missing, or that reading failed.
