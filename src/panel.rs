@@ -58,8 +58,8 @@ impl Plugin for ModelPanelPlugin {
 #[derive(Component, Default)]
 #[require(Node = column())]
 pub struct ModelPanel {
-    /// How many kinds have a card in it.
-    cards: usize,
+    /// The kinds that have a card in it, by their places in [`ModelKinds`].
+    cards: Vec<usize>,
 }
 
 fn column() -> Node {

@@ -23,6 +23,11 @@ use bevy_candle::{
 const SIZE: UVec2 = UVec2::new(1280, 720);
 
 fn app() -> App {
+    app_with(|_| {})
+}
+
+/// An app of which something is different from before the first frame on.
+fn app_with(change: impl FnOnce(&mut App)) -> App {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, AssetPlugin::default(), TransformPlugin))
         .add_plugins((WindowPlugin::default(), AccessibilityPlugin, InputPlugin))
@@ -34,6 +39,7 @@ fn app() -> App {
         .add_plugins((MeshPlugin, CameraPlugin, SpritePlugin, TextPlugin, UiPlugin))
         .add_plugins((DefaultPickingPlugins, UiWidgetsPlugins))
         .add_plugins((ModelPlugin::<Fake>::default(), ModelPanelPlugin));
+    change(&mut app);
     app.finish();
     app.cleanup();
     // The renderer tells a camera how large its window is. Here is none.
@@ -162,4 +168,19 @@ fn a_button_that_would_do_nothing_does_nothing() {
         click(&mut app, label);
         assert_eq!(state(app.world()), ModelState::Idle, "{label}");
     }
+}
+
+#[test]
+fn a_kind_whose_manager_is_gone_from_the_start_shifts_no_other() {
+    let mut app = app_with(|app| {
+        app.add_plugins(ModelPlugin::<Fake<1>>::default());
+        app.world_mut().remove_resource::<ModelManager<Fake>>();
+    });
+    let model = FakeModel::<1>::new("other");
+    let mut manager = app.world_mut().resource_mut::<ModelManager<Fake<1>>>();
+    manager.load(model.source());
+    run_until_state::<Fake<1>>(&mut app, ModelState::Loaded);
+    app.update();
+    click(&mut app, "Unload");
+    run_until_state::<Fake<1>>(&mut app, ModelState::Idle);
 }

@@ -53,13 +53,14 @@ pub(super) fn add_cards(
     mut panels: Query<(Entity, &mut ModelPanel)>,
     cards: Res<Cards>,
 ) {
-    let missing = |panel: &ModelPanel| panel.cards < cards.0.len();
-    for (entity, mut panel) in panels.iter_mut().filter(|(_, panel)| missing(panel)) {
-        for kind in panel.cards..cards.0.len() {
-            let card = commands.spawn(card(kind)).id();
-            commands.entity(entity).add_child(card);
+    for (entity, mut panel) in &mut panels {
+        for kind in (0..cards.0.len()).filter(|kind| cards.get(*kind).is_some()) {
+            if !panel.cards.contains(&kind) {
+                panel.cards.push(kind);
+                let card = commands.spawn(card(kind)).id();
+                commands.entity(entity).add_child(card);
+            }
         }
-        panel.cards = cards.0.len();
     }
 }
 

@@ -4,9 +4,16 @@ use bevy::prelude::*;
 
 use crate::{ErrorChain, LoadPhase, ModelKind, ModelRequest, ModelState, ModelStatus, Progress};
 
-/// What is shown of all managers, in the order of [`ModelKinds`](crate::ModelKinds).
+/// What is shown of all managers, by their places in [`ModelKinds`](crate::ModelKinds); [`None`] for one that a game
+/// has removed before it was seen.
 #[derive(Resource, Default, PartialEq)]
-pub(super) struct Cards(pub(super) Vec<Card>);
+pub(super) struct Cards(pub(super) Vec<Option<Card>>);
+
+impl Cards {
+    pub(super) fn get(&self, place: usize) -> Option<&Card> {
+        self.0.get(place)?.as_ref()
+    }
+}
 
 /// What is shown of one manager.
 #[derive(Clone, PartialEq, Debug)]

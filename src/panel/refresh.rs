@@ -34,9 +34,9 @@ pub(super) fn read_models(world: &mut World) {
     let kinds = world.resource::<ModelKinds>();
     let cards = kinds.iter().map(|kind| Card::of(kind, world));
     // A manager that a game has removed keeps its last card: the others keep their places.
-    let old = &world.resource::<Cards>().0;
-    let keep = |(at, card): (usize, Option<Card>)| card.or_else(|| old.get(at).cloned());
-    let cards = Cards(cards.enumerate().filter_map(keep).collect());
+    let old = world.resource::<Cards>();
+    let keep = |(place, card): (usize, Option<Card>)| card.or_else(|| old.get(place).cloned());
+    let cards = Cards(cards.enumerate().map(keep).collect());
     world.resource_mut::<Cards>().set_if_neq(cards);
 }
 
@@ -46,7 +46,7 @@ pub(super) fn show_lines(
     mut lines: Query<(&OfKind, &Line, &mut Text, &mut Node)>,
 ) {
     for (kind, line, mut text, mut node) in &mut lines {
-        let Some(card) = cards.0.get(kind.0) else {
+        let Some(card) = cards.get(kind.0) else {
             continue;
         };
         let new = card.line(*line);
@@ -67,7 +67,7 @@ pub(super) fn show_lines(
 
 pub(super) fn show_bars(cards: Res<Cards>, mut bars: Query<(&OfKind, &mut Node), With<Bar>>) {
     for (kind, mut node) in &mut bars {
-        let width = cards.0.get(kind.0).map(|card| percent(card.done * 100.0));
+        let width = cards.get(kind.0).map(|card| percent(card.done * 100.0));
         if let Some(width) = width.filter(|width| *width != node.width) {
             node.width = width;
         }
@@ -80,7 +80,7 @@ pub(super) fn show_state(
     mut nodes: Query<(&OfKind, &mut BackgroundColor), Or<(With<Lamp>, With<Bar>)>>,
 ) {
     for (kind, mut color) in &mut nodes {
-        if let Some(card) = cards.0.get(kind.0) {
+        if let Some(card) = cards.get(kind.0) {
             color.set_if_neq(BackgroundColor(color_of(card.state)));
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn paint_buttons(
     mut labels: Query<&mut TextColor>,
 ) {
     for (button, kind, ask, hovered, pressed, was_disabled, mut ground, children) in &mut buttons {
-        let disabled = cards.0.get(kind.0).is_none_or(|card| !card.can(ask.0));
+        let disabled = cards.get(kind.0).is_none_or(|card| !card.can(ask.0));
         if disabled != was_disabled {
             set_disabled(&mut commands.entity(button), disabled);
         }
