@@ -176,7 +176,7 @@ fn a_kind_whose_manager_is_gone_from_the_start_shifts_no_other() {
         app.add_plugins(ModelPlugin::<Fake<1>>::default());
         app.world_mut().remove_resource::<ModelManager<Fake>>();
     });
-    let model = FakeModel::<1>::new("other");
+    let model = FakeModel::new("other");
     let mut manager = app.world_mut().resource_mut::<ModelManager<Fake<1>>>();
     manager.load(model.source());
     run_until_state::<Fake<1>>(&mut app, ModelState::Loaded);

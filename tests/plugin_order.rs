@@ -1,6 +1,6 @@
 //! Plugins work in any order, with Bevy's minimal and default ones.
 
-use bevy::{log::LogPlugin, prelude::*};
+use bevy::{app::PluginGroupBuilder, log::LogPlugin, prelude::*};
 use bevy_candle::{
     prelude::*,
     test_kit::{Fake, FakeModel, run_until},
@@ -59,6 +59,26 @@ fn assert_works(order: [Part; 3], add_bevy: fn(&mut App)) {
     });
 }
 
+/// Bevy's default plugins, as far as a test has what they need.
+fn default_plugins() -> PluginGroupBuilder {
+    // The log is the process's: a second app cannot set it up.
+    let plugins = DefaultPlugins.build().disable::<LogPlugin>();
+    // The event loop is the main thread's, and the system may have no display.
+    #[cfg(feature = "winit")]
+    let plugins = plugins.disable::<bevy::winit::WinitPlugin>();
+    // Nor a graphics driver.
+    #[cfg(feature = "scenes")]
+    let plugins = plugins.set(bevy::render::RenderPlugin {
+        render_creation: bevy::render::settings::WgpuSettings {
+            backends: None,
+            ..default()
+        }
+        .into(),
+        ..default()
+    });
+    plugins
+}
+
 #[test]
 fn any_order_works_with_minimal_plugins() {
     for order in ORDERS {
@@ -69,10 +89,7 @@ fn any_order_works_with_minimal_plugins() {
 #[test]
 fn any_order_works_with_default_plugins() {
     for order in ORDERS {
-        assert_works(order, |app| {
-            // The log is the process's: a second app cannot set it up.
-            app.add_plugins(DefaultPlugins.build().disable::<LogPlugin>());
-        });
+        assert_works(order, |app| _ = app.add_plugins(default_plugins()));
     }
 }
 
