@@ -80,7 +80,9 @@ fn close_gate(app: &mut App, count: &Count) {
     loop {
         app.update();
         let before = count.load(Ordering::SeqCst);
-        std::thread::park_timeout(Duration::from_millis(50));
+        // Long enough for a thread of low priority to get its turn on a busy machine.
+        let until = Instant::now() + Duration::from_millis(200);
+        wait_until("a while", || Instant::now() >= until);
         if count.load(Ordering::SeqCst) <= before + 2 {
             return;
         }
