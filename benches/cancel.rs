@@ -16,7 +16,6 @@
 mod support {
     pub mod figures;
     pub mod last_free;
-    pub mod machine;
     pub mod settings;
     pub mod stack;
     pub mod weights;
@@ -41,7 +40,6 @@ use bevy_candle::{
 use support::{
     figures::{Figures, median, ms, quantile, worst},
     last_free::{Watching, alive, last_free_after, start_clock},
-    machine::touch_memory,
     settings::settings,
     stack,
     weights::{Folder, Set},
@@ -55,9 +53,6 @@ type Stack = stack::Stack<16>;
 
 /// Points at which a load is cancelled, in each mode.
 const POINTS: u32 = 200;
-
-/// After so many points memory is touched anew: the host of a virtual machine takes what was free for two seconds.
-const TOUCHED: u32 = 4;
 
 /// Jobs that are cancelled.
 const JOBS: u32 = 50;
@@ -125,9 +120,6 @@ fn loads_end<T>(
     let mut phases: BTreeMap<LoadPhase, Vec<f64>> = BTreeMap::new();
     let mut to_idle = Vec::new();
     for point in 0..POINTS {
-        if point % TOUCHED == 0 {
-            touch_memory(folder.bytes / 2);
-        }
         let after = usual.mul_f64((f64::from(point) + 0.5) / f64::from(POINTS));
         let cancelled = cancel_after(app, folder, after, disturb);
         phases

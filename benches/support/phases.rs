@@ -10,7 +10,6 @@ use bevy_candle::prelude::*;
 
 use super::{
     game::{Game, PoolWaits, add_game, paced_frame},
-    machine::touch_memory,
     settings::settings,
     sides::load_with_candle,
     stack::Stack,
@@ -88,9 +87,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Between two frames memory is touched: the host of a virtual machine takes what was free for two seconds.
     fn load(&mut self) {
-        touch_memory(self.folder.bytes / 2);
         let folder = self.folder.path().to_path_buf();
         self.manager::<Stack>().load(folder);
     }
@@ -110,8 +107,8 @@ impl<'a> Stage<'a> {
     /// Loads and unloads 1 GiB, until there are so many frames of each.
     pub fn come_and_go(&mut self, count: usize, loads: &mut Vec<f64>, unloads: &mut Vec<f64>) {
         while loads.len().min(unloads.len()) < count {
-            self.load();
             let begun = Instant::now();
+            self.load();
             self.frames_until::<Stack>(ModelState::Loaded, loads);
             self.load_seconds.push(begun.elapsed().as_secs_f64());
             self.manager::<Stack>().unload();
