@@ -86,7 +86,8 @@ impl DeviceChoice {
     /// Opens the device, on the thread that will own it.
     fn open(self) -> candle_core::Result<Device> {
         match self.resolve() {
-            Self::Cuda(number) => Device::new_cuda(number),
+            // A stream of its own, and not the one that is another on each thread: `docs/gpu.md` says why.
+            Self::Cuda(number) => Device::new_cuda_with_stream(number),
             Self::Metal(number) => Device::new_metal(number),
             Self::Cpu | Self::Auto => Ok(Device::Cpu),
         }
