@@ -45,6 +45,8 @@ mod view;
 pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
+#[cfg(feature = "cuda")]
+pub(crate) use budget::free_bytes;
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
 pub(crate) use cpu::{MAPPED, prefer_huge_pages, prepare_heap};
 #[cfg(feature = "cuda")]
@@ -53,7 +55,7 @@ pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
 pub(crate) use ledger::{Claim, Ledger, Shortage};
 use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
-pub use release::ReleaseReport;
+pub use release::{CardReport, ReleaseReport};
 pub(crate) use release::{Snapshot, report, settle};
 pub use view::{DeviceMemory, ModelMemory};
 
