@@ -21,8 +21,12 @@ use bevy::prelude::*;
 use candle_core::Device;
 use tracing::warn;
 
+#[cfg(any(feature = "cuda", test))]
+mod fault;
+mod health;
 mod thread;
 mod timer;
+pub(crate) use health::Lent;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]
 pub(crate) use timer::block_on;

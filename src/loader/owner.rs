@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     LoadError, Pipeline,
-    device::{DeviceContext, DeviceHandle},
+    device::{DeviceContext, DeviceHandle, Lent},
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
@@ -102,20 +102,20 @@ struct Owner<P: Pipeline> {
 
 impl<P: Pipeline> Owner<P> {
     fn begin(self, context: &DeviceContext) {
-        match &context.device {
-            Ok(device) => context.executor.spawn(self.own(device.clone())).detach(),
+        match context.lend() {
+            Ok(lent) => context.executor.spawn(self.own(lent)).detach(),
             Err(source) => {
                 let device = format!("{:?}", context.choice);
                 self.ticket.fail(LoadError::Device {
                     device,
-                    source: source.clone().into(),
+                    source: source.into(),
                 });
             }
         }
     }
 
     /// Lives until the load fails or nobody wants the model any more, whichever comes first.
-    async fn own(self, device: Device) {
+    async fn own(self, lent: Lent) {
         // The ticket comes first, so that it is dropped last wherever this future ends.
         let Self {
             ticket,
@@ -124,18 +124,20 @@ impl<P: Pipeline> Owner<P> {
             setup,
         } = self;
         let watch = setup.watch.clone();
-        let mut life = Box::pin(live(&inbox, &jobs, &setup, &device));
+        let mut life = Box::pin(live(&inbox, &jobs, &setup, &lent));
         let unwanted = async {
             watch.cut().await;
             Ok(())
         };
         match future::or(unwanted, life.as_mut()).await {
             Ok(()) => {
-                memory::settle(&device);
-                ticket.before_release(&device);
+                memory::settle(&lent.device);
+                ticket.before_release(&lent.device);
             }
             // What failed has been dropped already: there is nothing to measure.
-            Err(error) => ticket.fail(error),
+            Err(error) => {
+                ticket.fail(lent.load_error(error, ticket.claimed(), &setup.account));
+            }
         }
         drop_guarded("a pipeline's drop", life);
         drop((inbox, jobs, setup));
@@ -148,10 +150,10 @@ async fn live<P: Pipeline>(
     inbox: &DrainOnDrop<ToOwner<P::Config>>,
     jobs: &DrainOnDrop<Job<P>>,
     setup: &OwnerSetup<P>,
-    device: &Device,
+    lent: &Lent,
 ) -> Result<(), LoadError> {
-    let (config, weights) = collect(inbox, device).await?;
-    let weights = weights.into_var_builder(setup.dtype, device.clone());
+    let (config, weights) = collect(inbox, &lent.device).await?;
+    let weights = weights.into_var_builder(setup.dtype, lent.device.clone());
     let pipeline = build::<P>(config, weights, setup).await?;
     setup.progress.enter(LoadPhase::Done);
     let sample_size = caught_async("sample_size", async { Ok(pipeline.sample_size()) }).await?;
@@ -159,7 +161,7 @@ async fn live<P: Pipeline>(
         generation: setup.generation,
         sample_size,
     }));
-    serve(&pipeline, jobs, &setup.account).await;
+    serve(&pipeline, jobs, &setup.account, lent).await;
     Ok(())
 }
 

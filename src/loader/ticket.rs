@@ -89,6 +89,11 @@ impl Ticket {
         let _ = self.error.set(error);
     }
 
+    /// Bytes of the budget that the load has.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claim.get().map(Claim::bytes).unwrap_or_default()
+    }
+
     /// Keeps the load's part of the budget until the memory is back.
     pub(crate) fn keep(&self, claim: Claim) {
         self.account.set_bytes(claim.bytes());
@@ -105,10 +110,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let ended_by_itself = !self.watch.is_cut();
-        let error = self
-            .error
-            .take()
-            .or_else(|| ended_by_itself.then_some(LoadError::DeviceLost));
+        let lost = || self.device.unusable().unwrap_or(LoadError::DeviceLost);
+        let error = self.error.take();
+        let error = error.or_else(|| ended_by_itself.then(lost));
         let ending = Ending {
             generation: self.generation,
             claim: self.claim.take(),
