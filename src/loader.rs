@@ -37,17 +37,24 @@ use crate::{
     threads::deadline_in,
 };
 
+mod arrivals;
 mod batch;
 mod cast;
 mod load_steps;
 mod owner;
+#[cfg(any(feature = "cuda", test))]
+mod packing;
 mod plan;
 mod progress;
 mod readers;
 mod safetensors;
 mod shards;
+#[cfg(feature = "cuda")]
+mod staging;
 mod task;
 mod ticket;
+#[cfg(feature = "cuda")]
+mod upload;
 mod weights;
 
 pub use load_steps::LoadSteps;

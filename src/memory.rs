@@ -45,9 +45,9 @@ mod view;
 pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
-#[cfg(feature = "cuda")]
-pub(crate) use budget::free_bytes;
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
+#[cfg(feature = "cuda")]
+pub(crate) use budget::{ensure_free, free_bytes};
 pub(crate) use cpu::{MAPPED, prefer_huge_pages, prepare_heap};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;

@@ -4,18 +4,20 @@
 use std::sync::{Arc, Weak};
 
 use async_channel::{Receiver, Sender, unbounded};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use candle_nn::VarBuilder;
 use futures_lite::future;
 
+#[cfg(feature = "cuda")]
+use super::staging::{Chunk, Stage};
 use super::{
+    arrivals::collect,
     cast::HostTensor,
     load_steps::LoadSteps,
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
     ticket::Ticket,
-    weights::Weights,
 };
 use crate::{
     LoadError, Pipeline,
@@ -30,6 +32,12 @@ use crate::{
 /// What the readers and the load task send to the owner.
 pub(super) enum ToOwner<C> {
     Tensor(Arrived),
+    /// The readers want buffers for a card.
+    #[cfg(feature = "cuda")]
+    Stage(Stage),
+    /// Parts of tensors, in such a buffer.
+    #[cfg(feature = "cuda")]
+    Chunk(Chunk),
     /// Every tensor has been sent.
     Build(C),
     /// The ticket says why.
@@ -163,27 +171,6 @@ async fn live<P: Pipeline>(
     }));
     serve(&pipeline, jobs, &setup.account, lent).await;
     Ok(())
-}
-
-/// Puts the tensors on the device as they arrive, until all are there.
-async fn collect<C>(
-    inbox: &DrainOnDrop<ToOwner<C>>,
-    device: &Device,
-) -> Result<(C, Weights), LoadError> {
-    let mut weights = Weights::default();
-    loop {
-        match inbox.0.recv().await {
-            Ok(ToOwner::Tensor(arrived)) => {
-                let tensor = arrived.values.into_tensor(&arrived.plan.shape, device)?;
-                weights.insert(arrived.name, tensor, arrived.plan.uses);
-                // An upload takes its time: the jobs of others go on between two.
-                future::yield_now().await;
-            }
-            Ok(ToOwner::Build(config)) => return Ok((config, weights)),
-            // Where the ticket knows more, its error came first and stays.
-            Ok(ToOwner::Failed) | Err(_) => return Err(LoadError::Interrupted),
-        }
-    }
 }
 
 async fn build<P: Pipeline>(

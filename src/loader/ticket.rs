@@ -89,6 +89,11 @@ impl Ticket {
         let _ = self.error.set(error);
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(&self) -> &DeviceHandle {
+        &self.device
+    }
+
     /// Bytes of the budget that the load has.
     pub(crate) fn claimed(&self) -> u64 {
         self.claim.get().map(Claim::bytes).unwrap_or_default()

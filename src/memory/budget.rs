@@ -21,6 +21,15 @@ pub(crate) fn free_bytes(device: &Device) -> u64 {
     card(device).map_or(0, |card| card.available())
 }
 
+/// Refuses what a card has no room for: its driver may give out more, and take it from the renderer. On the device thread.
+#[cfg(feature = "cuda")]
+pub(crate) fn ensure_free(needed: u64, device: &Device) -> Result<(), LoadError> {
+    match card(device).map(|card| card.available()) {
+        Some(free) if free < needed => Err(LoadError::DeviceOutOfMemory { needed, free }),
+        _ => Ok(()),
+    }
+}
+
 /// Models below this size are loaded without a look at what is left: a game takes as much in a moment.
 const SMALL: u64 = 16 << 20;
 
