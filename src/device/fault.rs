@@ -1,7 +1,7 @@
 //! What an error of a CUDA driver means for those who use the device.
 
 #[cfg(feature = "cuda")]
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 #[cfg(feature = "cuda")]
 use candle_core::cuda_backend::{
@@ -64,6 +64,10 @@ impl Fault {
         }
         if let Some(error) = error.downcast_ref::<CublasError>() {
             return Some(Self::of_cublas(error.0 as u32));
+        }
+        // `InferError` keeps its cause in one, which then is the cause.
+        if let Some(shared) = error.downcast_ref::<Arc<dyn Error + Send + Sync>>() {
+            return Self::of_error(&**shared);
         }
         match error.downcast_ref::<CudaError>() {
             Some(CudaError::Cuda(cuda) | CudaError::Load { cuda, .. }) => {
@@ -128,13 +132,15 @@ mod tests {
     fn a_driver_error_is_found_behind_candle_and_our_own() {
         use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
 
-        use crate::LoadError;
+        use crate::{InferError, LoadError};
 
         let driver = |code| candle_core::Error::from(CudaError::Cuda(DriverError(code)));
         let full = LoadError::from(driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY).context("a layer"));
         assert_eq!(Fault::behind(&full), Fault::OutOfMemory);
         let broken = LoadError::build(driver(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
         assert_eq!(Fault::behind(&broken), Fault::Sticky);
+        let job = InferError::failed(driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY));
+        assert_eq!(Fault::behind(&job), Fault::OutOfMemory);
         let other = LoadError::build("a pipeline's own reason");
         assert_eq!(Fault::behind(&other), Fault::Passing);
     }

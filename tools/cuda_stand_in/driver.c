@@ -1,7 +1,7 @@
 // A stand-in for the CUDA driver, in the memory of the host: enough to load and release models without a card, and
 // stricter than a driver. It runs no kernel: a launch breaks the context, as an illegal address would.
 //
-// Work is done later, by one worker, at STAND_IN_BYTES_PER_US (default 4000). Memory is STAND_IN_BYTES (default 1 GiB).
+// Work is done later, by one worker, at STAND_IN_BYTES_PER_US (default 4000). Memory is STAND_IN_BYTES (default 4 GiB).
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -35,7 +35,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
 static Op *first, **last = &first;
 static Block *blocks;
-static uint64_t used, reserved, plain, total = 1ull << 30, speed = 4000, launched, finished;
+static uint64_t used, reserved, plain, total = 4ull << 30, speed = 4000, launched, finished;
 static int broken, context_token;
 static __thread void *current;
 
@@ -179,7 +179,7 @@ static R take(void **p, size_t bytes, int pooled) {
   if (pooled) used += up(bytes, 512), reserved = pool;
   else plain += bytes;
   *p = malloc(bytes);
-  memset(*p, 0xA5, bytes); // what was there before
+  if (pooled) memset(*p, 0xA5, bytes); // what was there before
   keep(*p, bytes, 0, pooled);
   return leave(OK);
 }
