@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bevy::prelude::*;
 use bevy_candle::{
-    CardReport,
+    CardReport, MemoryFiles,
     candle::DType,
     prelude::*,
     test_kit::{Gate, GatedFiles, run_until, run_until_state},
@@ -37,6 +37,7 @@ fn a_card_gets_everything_back() {
     one_model(&mut app, &idle);
     what_arrives(&mut app, &idle);
     a_cancel_at_any_point(&mut app, &idle);
+    a_read_that_fails(&mut app, &idle);
     a_hundred_cycles(&mut app, &idle);
 }
 
@@ -100,6 +101,43 @@ fn a_cancel_at_any_point(app: &mut App, idle: &CardReport) {
         assert_back(&last_report(app), idle);
         assert_eq!(Some(pool_used()), idle.used_after, "{passed} chunks");
     }
+}
+
+/// Files whose weights cannot be read to their end.
+struct Torn(Arc<MemoryFiles>);
+
+impl ModelFiles for Torn {
+    fn names(&self) -> Result<Vec<String>, LoadError> {
+        self.0.names()
+    }
+
+    fn len(&self, name: &str) -> Result<u64, LoadError> {
+        self.0.len(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+        if offset > 12 * MIB {
+            return Err(LoadError::CutShort {
+                file: name.into(),
+                expected: offset + buf.len() as u64,
+                found: offset,
+            });
+        }
+        self.0.read_at(name, offset, buf)
+    }
+}
+
+/// Copies are under way when the load ends.
+fn a_read_that_fails(app: &mut App, idle: &CardReport) {
+    let torn = Torn(files(&SIZES, DType::F32));
+    load::<Card>(app, ModelSource::files("torn", Arc::new(torn)));
+    run_until_state::<Card>(app, ModelState::Loading);
+    run_until_state::<Card>(app, ModelState::Failed);
+    assert_eq!(Some(pool_used()), idle.used_after);
+    app.world_mut()
+        .resource_mut::<ModelManager<Card>>()
+        .unload();
+    run_until_state::<Card>(app, ModelState::Idle);
 }
 
 fn a_hundred_cycles(app: &mut App, idle: &CardReport) {

@@ -221,6 +221,8 @@ pub fn run<P: Pipeline>(app: &mut App, request: P::Request) -> Result<P::Output,
 /// What tensors use of the pool, as the driver counts.
 pub fn pool_used() -> u64 {
     let context = CudaContext::new(0).expect("a device");
+    // A free is done when its turn comes.
+    context.synchronize().expect("it works");
     let mut used = 0_u64;
     #[expect(unsafe_code, reason = "cudarc has no safe wrapper for pools")]
     // SAFETY: the device is open, and the attribute is written as one `cuuint64_t`.

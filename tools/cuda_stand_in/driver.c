@@ -2,6 +2,7 @@
 // stricter than a driver. It runs no kernel: a launch breaks the context, as an illegal address would.
 //
 // Work is done later, by one worker, at STAND_IN_BYTES_PER_US (default 4000). Memory is STAND_IN_BYTES (default 4 GiB).
+// With STAND_IN_ONE_THREAD it ends the process where two threads take, fill or free memory.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -109,6 +110,16 @@ static R enter(void *stream) {
   if (r) pthread_mutex_unlock(&lock);
   return r;
 }
+// As above, for what one thread alone should do.
+static R own(void *stream) {
+  static __thread char here;
+  static char *owner;
+  R r = enter(stream);
+  if (r) return r;
+  if (!owner) owner = &here;
+  if (owner != &here && getenv("STAND_IN_ONE_THREAD")) die("memory is in the hands of two threads");
+  return OK;
+}
 static R leave(R r) {
   pthread_mutex_unlock(&lock);
   return r;
@@ -184,7 +195,7 @@ static R take(void **p, size_t bytes, int pooled) {
   return leave(OK);
 }
 R cuMemAllocAsync(void **p, size_t bytes, void *s) {
-  R r = enter(s);
+  R r = own(s);
   return r ? r : take(p, bytes, 1);
 }
 R cuMemAlloc_v2(void **p, size_t bytes) {
@@ -200,21 +211,21 @@ R cuMemFree_v2(void *p) {
   return leave(OK);
 }
 R cuMemFreeAsync(void *p, void *s) {
-  R r = enter(s);
+  R r = own(s);
   if (r) return r;
   push((Op){.kind = FREE, .to = p, .bytes = forget(p)});
   return leave(OK);
 }
 R cuMemHostAlloc(void **p, size_t bytes, unsigned f) {
   (void)f;
-  R r = enter(0);
+  R r = own(0);
   if (r) return r;
   *p = aligned_alloc(4096, up(bytes, 4096));
   keep(*p, bytes, 1, 0);
   return leave(OK);
 }
 R cuMemFreeHost(void *p) {
-  R r = enter((void *)1);
+  R r = own((void *)1);
   if (r) return r;
   size_t bytes = forget(p);
   for (Op *op = first; op; op = op->next)
@@ -228,7 +239,7 @@ static void check(const void *at, size_t bytes) {
   if (!b || b->pinned || (char *)at + bytes > b->at + b->bytes) die("a copy goes beyond its block");
 }
 R cuMemcpyHtoDAsync_v2(void *to, void *from, size_t bytes, void *s) {
-  R r = enter(s);
+  R r = own(s);
   if (r) return r;
   check(to, bytes);
   Block *b = find(from);
@@ -239,7 +250,7 @@ R cuMemcpyHtoDAsync_v2(void *to, void *from, size_t bytes, void *s) {
   return leave(OK);
 }
 R cuMemcpyDtoHAsync_v2(void *to, void *from, size_t bytes, void *s) {
-  R r = enter(s);
+  R r = own(s);
   if (r) return r;
   check(from, bytes);
   wait_all(); // Into pageable memory a driver copies before it returns.
@@ -247,14 +258,14 @@ R cuMemcpyDtoHAsync_v2(void *to, void *from, size_t bytes, void *s) {
   return leave(OK);
 }
 R cuMemcpyDtoDAsync_v2(void *to, void *from, size_t bytes, void *s) {
-  R r = enter(s);
+  R r = own(s);
   if (r) return r;
   check(to, bytes), check(from, bytes);
   push((Op){.kind = COPY, .to = to, .from = from, .bytes = bytes});
   return leave(OK);
 }
 R cuMemsetD8Async(void *to, unsigned char value, size_t bytes, void *s) {
-  R r = enter(s);
+  R r = own(s);
   if (r) return r;
   check(to, bytes);
   push((Op){.kind = SET, .to = to, .bytes = bytes, .value = value});
