@@ -34,9 +34,11 @@ film() {
     ffmpeg -loglevel error -y -f x11grab -draw_mouse 0 -framerate 10 -video_size 1280x720 -i "$DISPLAY" "$4.mkv" &
     camera=$!
     sleep 1
-    "$1" --script "$2" --shots "$3"
+    status=0
+    "$1" --script "$2" --shots "$3" || status=$?
     kill -INT $camera
     wait $camera || true
+    exit $status
   ' film "$programs/$1" "tools/scenes/$2.txt" "$shots/film" "$shots/$3"
   local colours='split[a][b];[a]palettegen=max_colors=48:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
   ffmpeg -loglevel error -y -ss "${FROM:-4}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \

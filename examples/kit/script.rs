@@ -5,10 +5,13 @@
 //! until Loaded        a state of any model, or a text on the screen
 //! key L               pressed and released
 //! hold L 1.0          held down for so many seconds
-//! click Forge         the button with this label
+//! click Forge         the button with this label, or a row with this text
+//! resize 900x700      the window, in pixels
 //! shot loading        a screenshot, as loading.png
 //! close               the window's close button
 //! ```
+//!
+//! The log has every line. Where something does not come about, the scene ends with an error.
 
 use std::{collections::VecDeque, fs, path::PathBuf, time::Duration};
 
@@ -41,6 +44,7 @@ impl Plugin for ScriptPlugin {
             lines: text.lines().map(String::from).collect(),
             later: VecDeque::new(),
             pause: Duration::from_millis(200),
+            waited: Duration::ZERO,
             shots: self.shots.clone(),
         })
         .add_systems(Last, play);
@@ -54,8 +58,13 @@ struct Script {
     /// What follows a line, one a frame.
     later: VecDeque<WindowEvent>,
     pause: Duration,
+    /// How long the next line has not come about.
+    waited: Duration,
     shots: PathBuf,
 }
+
+/// How long a line may take to come about.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn play(world: &mut World) {
     world.resource_scope(|world, mut script: Mut<Script>| script.step(world));
@@ -67,17 +76,26 @@ impl Script {
             send(world, event);
             return;
         }
-        self.pause = self
-            .pause
-            .saturating_sub(world.resource::<Time<Real>>().delta());
+        let delta = world.resource::<Time<Real>>().delta();
+        self.pause = self.pause.saturating_sub(delta);
         if !self.pause.is_zero() {
             return;
         }
         let Some(line) = self.lines.pop_front() else {
             return;
         };
-        if !self.perform(world, line.trim()) {
+        if self.perform(world, line.trim()) {
+            info!("script: {line}");
+            self.waited = Duration::ZERO;
+            return;
+        }
+        self.waited += delta;
+        if self.waited < PATIENCE {
             self.lines.push_front(line);
+        } else {
+            error!("the script waited too long: {line}");
+            self.lines.clear();
+            world.write_message(AppExit::error());
         }
     }
 
@@ -95,6 +113,7 @@ impl Script {
             }
             "click" => return self.click(world, rest),
             "shot" => self.shoot(world, rest),
+            "resize" => resize(world, rest),
             "close" => close(world),
             _ => {}
         }
@@ -165,6 +184,17 @@ fn send(world: &mut World, event: WindowEvent) {
         _ => {}
     }
     world.write_message(event);
+}
+
+fn resize(world: &mut World, text: &str) {
+    let mut windows = world.query_filtered::<&mut Window, With<PrimaryWindow>>();
+    match (super::size(text), windows.single_mut(world)) {
+        (Ok(size), Ok(mut window)) => {
+            window.resolution.set_physical_resolution(size.x, size.y);
+        }
+        (Err(error), _) => warn!("the script has a wrong size: {error}"),
+        (_, Err(_)) => {}
+    }
 }
 
 fn close(world: &mut World) {
