@@ -4,7 +4,7 @@ use std::f32::consts::TAU;
 
 use bevy::{camera::ScalingMode, prelude::*, window::PrimaryWindow};
 
-use crate::kit::part_of_room;
+use crate::kit::canvas::part_of_room;
 
 pub fn plugin(app: &mut App) {
     app.init_resource::<Sheet>()

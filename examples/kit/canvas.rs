@@ -1,4 +1,4 @@
-//! Pictures whose pixels stay whole: what a scene draws on, and what it shows at a size of its own.
+//! Pictures whose pixels stay whole: what a scene draws on, and how large it is.
 
 use bevy::{
     asset::RenderAssetUsages,
@@ -21,25 +21,6 @@ pub fn canvas(size: UVec2, images: &mut Assets<Image>) -> ImageNode {
         RenderAssetUsages::default(),
     );
     ImageNode::new(images.add(image))
-}
-
-/// Makes a square node as large as fits, with whole pixels.
-#[derive(Component)]
-pub struct WholePixels {
-    /// The side of the picture, in its own pixels.
-    pub pixels: f32,
-    /// The largest side of the node.
-    pub side: f32,
-}
-
-pub fn fit_pictures(mut nodes: Query<(&WholePixels, &ComputedNode, &mut Node)>) {
-    for (picture, computed, mut node) in &mut nodes {
-        let scale = computed.inverse_scale_factor().recip();
-        let side = px(picture.side * part_of_room(picture.pixels, picture.side * scale));
-        if node.width != side {
-            (node.width, node.height) = (side, side);
-        }
-    }
 }
 
 /// Returns how much of the room a picture takes whose pixels are whole; all of it where there is too little.

@@ -5,19 +5,17 @@ use std::path::PathBuf;
 use bevy::{
     log::LogPlugin,
     prelude::*,
-    ui::UiSystems,
     window::{PrimaryWindow, WindowPlugin, WindowResizeConstraints},
 };
 use bevy_candle::{CandleShutdown, CandleSystems, ModelKinds, ReleaseReport};
 use clap::Parser;
 
-mod canvas;
+pub mod canvas;
 mod display;
 pub mod palette;
 pub mod plot;
 mod script;
 
-pub use canvas::{WholePixels, canvas, part_of_room};
 pub use display::complaint;
 use script::ScriptPlugin;
 
@@ -79,7 +77,6 @@ impl Plugin for KitPlugin {
         .insert_resource(ClearColor(palette::GROUND))
         .add_systems(Startup, add_camera)
         .add_systems(PreUpdate, fit_window)
-        .add_systems(PostUpdate, canvas::fit_pictures.before(UiSystems::Layout))
         .add_systems(
             CandleShutdown,
             (

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bevy::prelude::*;
 
 use super::{
-    canvas,
+    canvas::canvas,
     palette::{DIM, EDGE, PANEL, RED, TEXT},
 };
 

@@ -3,6 +3,7 @@
 use bevy::{
     picking::hover::Hovered,
     prelude::*,
+    ui::UiSystems,
     ui_widgets::{Activate, Button},
 };
 use bevy_candle::prelude::*;
@@ -11,11 +12,8 @@ use crate::{
     Sprites,
     controls::{Choice, SAMPLERS},
     inventory::Finished,
-    items,
-    kit::{
-        WholePixels,
-        palette::{DIM, EDGE, EMBER, RED, TEXT},
-    },
+    items::{self, WholePixels},
+    kit::palette::{DIM, EDGE, EMBER, RED, TEXT},
     layout::{card, text, title},
     stage::Stage,
 };
@@ -26,7 +24,8 @@ pub fn plugin(app: &mut App) {
         .add_observer(show_step)
         .add_observer(finish)
         .add_observer(take_away)
-        .add_systems(Update, (show_length, paint_rows));
+        .add_systems(Update, (show_length, paint_rows))
+        .add_systems(PostUpdate, items::fit_pictures.before(UiSystems::Layout));
 }
 
 /// Asks for one more item.

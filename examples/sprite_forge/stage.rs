@@ -4,7 +4,7 @@ use bevy::prelude::*;
 
 use crate::{
     art::{ANVIL, Rgb, dithered, fire, is_in_hearth, is_smooth, noise, scaled, surface},
-    kit::{canvas, palette::PANEL},
+    kit::{canvas::canvas, palette::PANEL},
 };
 
 pub fn plugin(app: &mut App) {
