@@ -16,7 +16,7 @@ mkdir -p "$shots"
 cargo build --profile "$profile" --features scenes --example sprite_forge --example frame_stage
 
 lavapipe=$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
-export VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1
+export BEVY_ASSET_ROOT=$PWD VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1
 
 # play SCENE SCRIPT SIZE [ARGUMENT]...
 play() {

@@ -18,7 +18,7 @@ mkdir -p "$shots"
 cargo build --quiet --profile "$profile" --features scenes --example sprite_forge --example frame_stage
 
 lavapipe=$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
-export VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1 NO_COLOR=1
+export BEVY_ASSET_ROOT=$PWD VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1 NO_COLOR=1
 # The shutdown time-out of two seconds, and what the window and the graphics driver take.
 patience_ms=${PATIENCE_MS:-4000}
 failed=()

@@ -3,7 +3,7 @@
 //! ```text
 //! wait 1.5            seconds
 //! until Loaded        a state of any model, or a text on the screen
-//! key L               pressed and released
+//! key 1 Space         pressed and released, one a frame
 //! hold L 1.0          held down for so many seconds
 //! click Forge         the button with this label, or a row with this text
 //! resize 900x700      the window, in pixels
@@ -13,12 +13,12 @@
 //!
 //! The log has every line. Where something does not come about, the scene ends with an error.
 
-use std::{collections::VecDeque, fs, path::PathBuf, time::Duration};
+use std::{collections::VecDeque, fs, iter, path::PathBuf, time::Duration};
 
 use bevy::{
     input::{
         ButtonState,
-        keyboard::{Key, KeyboardInput},
+        keyboard::{Key, KeyboardInput, NativeKey},
         mouse::MouseButtonInput,
     },
     prelude::*,
@@ -55,8 +55,8 @@ impl Plugin for ScriptPlugin {
 #[derive(Resource)]
 struct Script {
     lines: VecDeque<String>,
-    /// What follows a line, one a frame.
-    later: VecDeque<WindowEvent>,
+    /// What follows a line, frame by frame.
+    later: VecDeque<Vec<WindowEvent>>,
     pause: Duration,
     /// How long the next line has not come about.
     waited: Duration,
@@ -72,8 +72,8 @@ fn play(world: &mut World) {
 
 impl Script {
     fn step(&mut self, world: &mut World) {
-        if let Some(event) = self.later.pop_front() {
-            send(world, event);
+        if let Some(events) = self.later.pop_front() {
+            events.into_iter().for_each(|event| send(world, event));
             return;
         }
         let delta = world.resource::<Time<Real>>().delta();
@@ -106,10 +106,10 @@ impl Script {
         match command {
             "wait" => self.pause = seconds(rest),
             "until" => return shows(world, rest),
-            "key" => self.press(world, rest, Duration::ZERO),
+            "key" => rest.split(' ').for_each(|key| self.press(world, key)),
             "hold" => {
                 let (key, time) = rest.split_once(' ').unwrap_or((rest, "1"));
-                self.press(world, key, seconds(time));
+                self.hold(world, key, seconds(time));
             }
             "click" => return self.click(world, rest),
             "shot" => self.shoot(world, rest),
@@ -120,27 +120,22 @@ impl Script {
         true
     }
 
+    fn press(&mut self, world: &mut World, name: &str) {
+        let events = [ButtonState::Pressed, ButtonState::Released]
+            .map(|state| key_event(world, name, state, false));
+        self.later.push_back(events.into_iter().flatten().collect());
+    }
+
     /// A key that is held repeats, as a keyboard does.
-    fn press(&mut self, world: &mut World, name: &str, time: Duration) {
-        let Some((key_code, window)) = key(name).zip(window(world)) else {
-            warn!("the script has an unknown key, {name}");
-            return;
-        };
-        let event = |state, repeat| {
-            WindowEvent::KeyboardInput(KeyboardInput {
-                key_code,
-                logical_key: Key::Unidentified(bevy::input::keyboard::NativeKey::Unidentified),
-                state,
-                text: None,
-                repeat,
-                window,
-            })
-        };
-        self.later.push_back(event(ButtonState::Pressed, false));
-        for _ in 0..time.as_millis() / 33 {
-            self.later.push_back(event(ButtonState::Pressed, true));
+    fn hold(&mut self, world: &mut World, name: &str, time: Duration) {
+        let repeats = time.as_millis() / 33;
+        let frames = iter::once((ButtonState::Pressed, false))
+            .chain((0..repeats).map(|_| (ButtonState::Pressed, true)))
+            .chain([(ButtonState::Released, false)]);
+        for (state, repeat) in frames {
+            let event = key_event(world, name, state, repeat);
+            self.later.push_back(event.into_iter().collect());
         }
-        self.later.push_back(event(ButtonState::Released, false));
     }
 
     fn click(&mut self, world: &mut World, label: &str) -> bool {
@@ -154,15 +149,15 @@ impl Script {
                 window,
             })
         };
-        self.later.extend([
-            WindowEvent::CursorMoved(CursorMoved {
-                window,
-                position,
-                delta: None,
-            }),
-            button(ButtonState::Pressed),
-            button(ButtonState::Released),
-        ]);
+        let moved = WindowEvent::CursorMoved(CursorMoved {
+            window,
+            position,
+            delta: None,
+        });
+        let pressed = button(ButtonState::Pressed);
+        let released = button(ButtonState::Released);
+        self.later
+            .extend([vec![moved], vec![pressed], vec![released]]);
         true
     }
 
@@ -173,6 +168,26 @@ impl Script {
             .observe(save_to_disk(file));
         self.pause = Duration::from_millis(300);
     }
+}
+
+fn key_event(
+    world: &mut World,
+    name: &str,
+    state: ButtonState,
+    repeat: bool,
+) -> Option<WindowEvent> {
+    let Some(key_code) = key(name) else {
+        warn!("the script has an unknown key, {name}");
+        return None;
+    };
+    Some(WindowEvent::KeyboardInput(KeyboardInput {
+        key_code,
+        logical_key: Key::Unidentified(NativeKey::Unidentified),
+        state,
+        text: None,
+        repeat,
+        window: window(world)?,
+    }))
 }
 
 /// Sends an event the two ways in which Bevy's window does.
