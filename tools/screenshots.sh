@@ -41,7 +41,7 @@ film() {
     exit $status
   ' film "$programs/$1" "tools/scenes/$2.txt" "$shots/film" "$shots/$3"
   local colours='split[a][b];[a]palettegen=max_colors=48:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
-  ffmpeg -loglevel error -y -ss "${FROM:-4}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
+  ffmpeg -loglevel error -y -ss "${FROM:-2}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
     -vf "fps=7,scale=640:360:flags=area,$colours" "$shots/$3.gif"
 }
 
