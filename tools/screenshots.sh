@@ -16,7 +16,7 @@ mkdir -p "$shots"
 cargo build --profile "$profile" --features scenes --example sprite_forge --example frame_stage
 
 lavapipe=$(echo /usr/share/vulkan/icd.d/lvp_icd*.json)
-export VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1
+export BEVY_ASSET_ROOT=$PWD VK_DRIVER_FILES=$lavapipe VK_ICD_FILENAMES=$lavapipe CANDLE_NUM_THREADS=1
 
 # play SCENE SCRIPT SIZE [ARGUMENT]...
 play() {
@@ -34,12 +34,14 @@ film() {
     ffmpeg -loglevel error -y -f x11grab -draw_mouse 0 -framerate 10 -video_size 1280x720 -i "$DISPLAY" "$4.mkv" &
     camera=$!
     sleep 1
-    "$1" --script "$2" --shots "$3"
+    status=0
+    "$1" --script "$2" --shots "$3" || status=$?
     kill -INT $camera
     wait $camera || true
+    exit $status
   ' film "$programs/$1" "tools/scenes/$2.txt" "$shots/film" "$shots/$3"
   local colours='split[a][b];[a]palettegen=max_colors=48:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
-  ffmpeg -loglevel error -y -ss "${FROM:-4}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
+  ffmpeg -loglevel error -y -ss "${FROM:-2}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
     -vf "fps=7,scale=640:360:flags=area,$colours" "$shots/$3.gif"
 }
 

@@ -25,7 +25,7 @@ pub fn plugin(app: &mut App) {
 const COLUMN: f32 = 20.0;
 const SIZE: UVec2 = UVec2::new(618, 48);
 
-/// The longest frame while the model came or went, in milliseconds.
+/// The longest frame while the model came or went, since it began to come, in milliseconds.
 #[derive(Resource, Default)]
 struct Longest(f32);
 
@@ -97,9 +97,12 @@ fn watch(
     block: Res<ModelManager<Block>>,
     naive: Res<Naive>,
     mut longest: ResMut<Longest>,
-    mut counted: Local<bool>,
+    (mut counted, mut last): (Local<bool>, Local<ModelState>),
 ) {
-    if *counted {
+    let before = std::mem::replace(&mut *last, block.current_state);
+    if *last == ModelState::Loading && before != *last {
+        longest.0 = 0.0;
+    } else if *counted {
         longest.0 = longest.0.max(time.delta_secs() * 1000.0);
     }
     *counted = block.current_state.is_busy() && !naive.is_changed();
@@ -144,9 +147,9 @@ fn write(
 
 fn file(weights: &Weights) -> (String, Color) {
     match weights.written() {
-        None => ("the model's file could not be written".into(), RED),
-        Some(BYTES) => ("a model of 1 GiB, in a temporary file".into(), DIM),
-        Some(bytes) => (
+        Err(error) => (format!("no model: {error}"), RED),
+        Ok(BYTES) => ("a model of 1 GiB, in a temporary file".into(), DIM),
+        Ok(bytes) => (
             format!("writing the model: {} of 1024 MiB", bytes >> 20),
             AMBER,
         ),

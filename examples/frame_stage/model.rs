@@ -5,10 +5,10 @@ use std::{
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use bevy::prelude::*;
@@ -72,21 +72,28 @@ fn name(at: usize) -> String {
 pub struct Weights {
     folder: TempDir,
     written: Arc<AtomicU64>,
-    writer: JoinHandle<io::Result<()>>,
+    /// Why the writer has stopped.
+    failure: Arc<OnceLock<io::Error>>,
 }
 
 impl Weights {
     pub fn begin() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("frame_stage-").tempdir()?;
         let (path, written) = (folder.path().join(FILE), Arc::new(AtomicU64::new(0)));
-        let counter = written.clone();
-        let writer = thread::Builder::new()
+        let failure = Arc::new(OnceLock::new());
+        let (counter, reason) = (written.clone(), failure.clone());
+        thread::Builder::new()
             .name("frame-stage-writer".into())
-            .spawn(move || write(&path, &counter))?;
+            .spawn(move || {
+                if let Err(error) = write(&path, &counter) {
+                    // Nobody else sets it.
+                    let _ = reason.set(error);
+                }
+            })?;
         Ok(Self {
             folder,
             written,
-            writer,
+            failure,
         })
     }
 
@@ -102,13 +109,10 @@ impl Weights {
         self.written.load(Ordering::Acquire) == BYTES
     }
 
-    /// Returns the bytes that are there; [`None`] where the writer has failed.
-    pub fn written(&self) -> Option<u64> {
-        // In this order: a writer that has ended has counted everything.
-        let has_ended = self.writer.is_finished();
+    /// Returns the bytes that are there, or why there will be no more.
+    pub fn written(&self) -> Result<u64, &io::Error> {
         let written = self.written.load(Ordering::Acquire);
-        let failed = has_ended && written < BYTES;
-        (!failed).then_some(written)
+        self.failure.get().map_or(Ok(written), Err)
     }
 }
 

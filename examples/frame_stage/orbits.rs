@@ -2,12 +2,14 @@
 
 use std::f32::consts::TAU;
 
-use bevy::{camera::ScalingMode, prelude::*};
+use bevy::{camera::ScalingMode, prelude::*, window::PrimaryWindow};
+
+use crate::kit::canvas::part_of_room;
 
 pub fn plugin(app: &mut App) {
     app.init_resource::<Sheet>()
         .add_systems(Startup, load_sheet)
-        .add_systems(Update, (add_sprites, circle, fit_camera));
+        .add_systems(Update, (add_sprites, circle, fit_sprites, fit_camera));
 }
 
 /// The picture of the README: 8 by 4 items, three times as large as they are, on one colour.
@@ -21,8 +23,12 @@ const ICON: f32 = 96.0;
 const ORBITS: [usize; 6] = [16, 23, 30, 37, 44, 51];
 const FIRST_RADIUS: f32 = 92.0;
 const BETWEEN: f32 = 38.0;
-/// The side of a sprite: its pixels stay whole.
+/// The side of a sprite, at most: its pixels stay whole.
 const SIDE: f32 = 32.0;
+/// The side of an item in its own pixels.
+const PIXELS: f32 = 32.0;
+/// What the camera shows at least.
+const STAGE: Vec2 = Vec2::new(1280.0, 720.0);
 /// The middle of the orbits, between what is written.
 const MIDDLE: Vec2 = Vec2::new(4.0, 78.0);
 /// The orbits lie in a plane that is seen from the side.
@@ -30,6 +36,10 @@ const TILT: f32 = 0.88;
 
 #[derive(Resource, Default)]
 struct Sheet(Handle<Image>);
+
+/// The largest side of a sprite.
+#[derive(Component)]
+struct Side(f32);
 
 #[derive(Component)]
 struct Orbit {
@@ -54,9 +64,12 @@ fn add_sprites(
         return;
     };
     clear_ground(image.data.as_mut());
-    let mut gem = item(&sheet.0, 3);
-    gem.custom_size = Some(Vec2::splat(ICON));
-    commands.spawn((gem, Transform::from_translation(MIDDLE.extend(0.0))));
+    let gem = item(&sheet.0, 3);
+    commands.spawn((
+        gem,
+        Side(ICON),
+        Transform::from_translation(MIDDLE.extend(0.0)),
+    ));
     let sprites = ORBITS.iter().enumerate().flat_map(|(ring, count)| {
         let count = *count;
         (0..count).map(move |at| (ring, at, at as f32 / count as f32))
@@ -66,6 +79,7 @@ fn add_sprites(
         let way = if ring % 2 == 0 { 1.0 } else { -1.0 };
         commands.spawn((
             sprite,
+            Side(SIDE),
             Orbit {
                 radius: FIRST_RADIUS + ring as f32 * BETWEEN,
                 phase: part * TAU,
@@ -82,7 +96,6 @@ fn item(sheet: &Handle<Image>, at: usize) -> Sprite {
     Sprite {
         image: sheet.clone(),
         rect: Some(Rect::from_corners(corner, corner + ICON)),
-        custom_size: Some(Vec2::splat(SIDE)),
         ..default()
     }
 }
@@ -101,13 +114,41 @@ fn clear_ground(data: Option<&mut Vec<u8>>) {
     }
 }
 
-fn circle(time: Res<Time<Real>>, mut orbits: Query<(&Orbit, &mut Transform)>) {
+fn circle(
+    time: Res<Time<Real>>,
+    mut orbits: Query<(&Orbit, &mut Transform)>,
+    windows: Query<&Window, With<PrimaryWindow>>,
+) {
+    let Ok(window) = windows.single() else { return };
+    let (scale, middle) = (scale(window), window.physical_size().as_vec2() / 2.0);
     for (orbit, mut transform) in &mut orbits {
         let angle = orbit.phase + orbit.speed * time.elapsed_secs();
         let (sin, cos) = angle.sin_cos();
         let place = Vec2::new(cos, sin * TILT) * orbit.radius + MIDDLE;
         // Those in front are drawn over those behind.
-        transform.translation = place.round().extend(-place.y / 1000.0);
+        let on_a_pixel = ((place * scale + middle).round() - middle) / scale;
+        transform.translation = on_a_pixel.extend(-place.y / 1000.0);
+    }
+}
+
+/// The pixels of the window that a unit of the stage takes.
+fn scale(window: &Window) -> f32 {
+    let fits = (window.physical_size().as_vec2() / STAGE).min_element();
+    // A window that is put away has no pixels.
+    fits.max(0.1)
+}
+
+fn fit_sprites(
+    mut sprites: Query<(&Side, &mut Sprite)>,
+    windows: Query<&Window, With<PrimaryWindow>>,
+) {
+    let Ok(window) = windows.single() else { return };
+    for (side, mut sprite) in &mut sprites {
+        let side = side.0 * part_of_room(PIXELS, side.0 * scale(window));
+        let size = Some(Vec2::splat(side));
+        if sprite.custom_size != size {
+            sprite.custom_size = size;
+        }
     }
 }
 
@@ -116,8 +157,8 @@ fn fit_camera(mut cameras: Query<&mut Projection, Added<Camera2d>>) {
     for mut projection in &mut cameras {
         if let Projection::Orthographic(orthographic) = &mut *projection {
             orthographic.scaling_mode = ScalingMode::AutoMin {
-                min_width: 1280.0,
-                min_height: 720.0,
+                min_width: STAGE.x,
+                min_height: STAGE.y,
             };
         }
     }

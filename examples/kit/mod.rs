@@ -7,9 +7,10 @@ use bevy::{
     prelude::*,
     window::{PrimaryWindow, WindowPlugin, WindowResizeConstraints},
 };
-use bevy_candle::{CandleShutdown, CandleSystems, ModelKinds};
+use bevy_candle::{CandleShutdown, CandleSystems, ModelKinds, ReleaseReport};
 use clap::Parser;
 
+pub mod canvas;
 mod display;
 pub mod palette;
 pub mod plot;
@@ -76,7 +77,13 @@ impl Plugin for KitPlugin {
         .insert_resource(ClearColor(palette::GROUND))
         .add_systems(Startup, add_camera)
         .add_systems(PreUpdate, fit_window)
-        .add_systems(CandleShutdown, say_released.after(CandleSystems::Release));
+        .add_systems(
+            CandleShutdown,
+            (
+                note_releases.before(CandleSystems::Release),
+                say_released.after(CandleSystems::Release),
+            ),
+        );
         if let Some(file) = &self.options.script {
             let (file, shots) = (file.clone(), self.options.shots.clone());
             app.add_plugins(ScriptPlugin { file, shots });
@@ -91,26 +98,45 @@ fn add_camera(mut commands: Commands) {
 /// Grows with the window by half a pixel at a time, so that pixel art stays pixel art.
 fn fit_window(mut scale: ResMut<UiScale>, windows: Query<&Window, With<PrimaryWindow>>) {
     let Ok(window) = windows.single() else { return };
-    let fits = (window.resolution.size() / LAYOUT).min_element();
-    let wanted = if fits >= 1.0 {
+    let fits = (window.resolution.physical_size().as_vec2() / LAYOUT).min_element();
+    let pixels = if fits >= 1.0 {
         (fits * 2.0).floor() / 2.0
     } else {
         fits.max(0.1)
     };
+    // Bevy multiplies by the screen's own factor.
+    let wanted = pixels / window.scale_factor();
     if scale.0 != wanted {
         scale.0 = wanted;
     }
 }
 
-/// The last words: what every model gave back.
+/// The releases before the end: what a model has given back by then is no news.
+#[derive(Resource)]
+struct Earlier(Vec<Option<ReleaseReport>>);
+
+fn note_releases(world: &mut World) {
+    let earlier = releases(world).map(|(_, report)| report).collect();
+    world.insert_resource(Earlier(earlier));
+}
+
+/// The last words: what every model gave back. Of one that did not in time, the crate itself warns.
 fn say_released(world: &mut World) {
-    let kinds = world.resource::<ModelKinds>();
-    for kind in kinds.iter() {
-        let report = kind.status(world).and_then(|status| status.last_release);
-        if let Some(report) = report {
-            let megabytes = report.claimed as f64 / 1e6;
-            let (name, took) = (kind.name(), report.duration);
-            info!("{name}: the last release gave back {megabytes:.1} MB in {took:.1?}");
+    let earlier = &world.resource::<Earlier>().0;
+    for ((name, report), earlier) in releases(world).zip(earlier) {
+        match report.filter(|_| report != *earlier) {
+            Some(report) => {
+                let (megabytes, took) = (report.claimed as f64 / 1e6, report.duration);
+                info!("{name}: the end gave back {megabytes:.1} MB in {took:.1?}");
+            }
+            None => info!("{name}: the end gave back nothing"),
         }
     }
+}
+
+fn releases(world: &World) -> impl Iterator<Item = (&str, Option<ReleaseReport>)> {
+    world.resource::<ModelKinds>().iter().map(|kind| {
+        let status = kind.status(world);
+        (kind.name(), status.and_then(|status| status.last_release))
+    })
 }

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 
-use bevy::{
-    asset::RenderAssetUsages,
-    prelude::*,
-    render::render_resource::{Extent3d, TextureDimension, TextureFormat},
-};
+use bevy::prelude::*;
 
-use super::palette::{DIM, EDGE, PANEL, RED, TEXT};
+use super::{
+    canvas::canvas,
+    palette::{DIM, EDGE, PANEL, RED, TEXT},
+};
 
 /// How large a plot's pixels are on the screen.
 const PIXEL: f32 = 2.0;
@@ -104,18 +103,6 @@ pub fn plot<M: Bundle>(
     marker: M,
 ) -> impl Bundle + use<M> {
     let size = plot.size.as_vec2() * PIXEL;
-    let extent = Extent3d {
-        width: plot.size.x,
-        height: plot.size.y,
-        depth_or_array_layers: 1,
-    };
-    let image = Image::new_fill(
-        extent,
-        TextureDimension::D2,
-        &[0, 0, 0, 255],
-        TextureFormat::Rgba8UnormSrgb,
-        RenderAssetUsages::default(),
-    );
     let picture = Node {
         width: px(size.x),
         height: px(size.y),
@@ -144,7 +131,7 @@ pub fn plot<M: Bundle>(
         frame,
         BackgroundColor(PANEL),
         marker,
-        children![head, (picture, ImageNode::new(images.add(image)), plot)],
+        children![head, (picture, canvas(plot.size, images), plot)],
     )
 }
 

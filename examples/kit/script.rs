@@ -3,19 +3,22 @@
 //! ```text
 //! wait 1.5            seconds
 //! until Loaded        a state of any model, or a text on the screen
-//! key L               pressed and released
+//! key 1 Space         pressed and released, one a frame
 //! hold L 1.0          held down for so many seconds
-//! click Forge         the button with this label
+//! click Forge         the button with this label, or a row with this text
+//! resize 900x700      the window, in pixels
 //! shot loading        a screenshot, as loading.png
 //! close               the window's close button
 //! ```
+//!
+//! The log has every line. Where something does not come about, the scene ends with an error.
 
-use std::{collections::VecDeque, fs, path::PathBuf, time::Duration};
+use std::{collections::VecDeque, fs, iter, path::PathBuf, time::Duration};
 
 use bevy::{
     input::{
         ButtonState,
-        keyboard::{Key, KeyboardInput},
+        keyboard::{Key, KeyboardInput, NativeKey},
         mouse::MouseButtonInput,
     },
     prelude::*,
@@ -41,6 +44,7 @@ impl Plugin for ScriptPlugin {
             lines: text.lines().map(String::from).collect(),
             later: VecDeque::new(),
             pause: Duration::from_millis(200),
+            waited: Duration::ZERO,
             shots: self.shots.clone(),
         })
         .add_systems(Last, play);
@@ -51,11 +55,16 @@ impl Plugin for ScriptPlugin {
 #[derive(Resource)]
 struct Script {
     lines: VecDeque<String>,
-    /// What follows a line, one a frame.
-    later: VecDeque<WindowEvent>,
+    /// What follows a line, frame by frame.
+    later: VecDeque<Vec<WindowEvent>>,
     pause: Duration,
+    /// How long the next line has not come about.
+    waited: Duration,
     shots: PathBuf,
 }
+
+/// How long a line may take to come about.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn play(world: &mut World) {
     world.resource_scope(|world, mut script: Mut<Script>| script.step(world));
@@ -63,21 +72,30 @@ fn play(world: &mut World) {
 
 impl Script {
     fn step(&mut self, world: &mut World) {
-        if let Some(event) = self.later.pop_front() {
-            send(world, event);
+        if let Some(events) = self.later.pop_front() {
+            events.into_iter().for_each(|event| send(world, event));
             return;
         }
-        self.pause = self
-            .pause
-            .saturating_sub(world.resource::<Time<Real>>().delta());
+        let delta = world.resource::<Time<Real>>().delta();
+        self.pause = self.pause.saturating_sub(delta);
         if !self.pause.is_zero() {
             return;
         }
         let Some(line) = self.lines.pop_front() else {
             return;
         };
-        if !self.perform(world, line.trim()) {
+        if self.perform(world, line.trim()) {
+            info!("script: {line}");
+            self.waited = Duration::ZERO;
+            return;
+        }
+        self.waited += delta;
+        if self.waited < PATIENCE {
             self.lines.push_front(line);
+        } else {
+            error!("the script waited too long: {line}");
+            self.lines.clear();
+            world.write_message(AppExit::error());
         }
     }
 
@@ -88,40 +106,36 @@ impl Script {
         match command {
             "wait" => self.pause = seconds(rest),
             "until" => return shows(world, rest),
-            "key" => self.press(world, rest, Duration::ZERO),
+            "key" => rest.split(' ').for_each(|key| self.press(world, key)),
             "hold" => {
                 let (key, time) = rest.split_once(' ').unwrap_or((rest, "1"));
-                self.press(world, key, seconds(time));
+                self.hold(world, key, seconds(time));
             }
             "click" => return self.click(world, rest),
             "shot" => self.shoot(world, rest),
+            "resize" => resize(world, rest),
             "close" => close(world),
             _ => {}
         }
         true
     }
 
+    fn press(&mut self, world: &mut World, name: &str) {
+        let events = [ButtonState::Pressed, ButtonState::Released]
+            .map(|state| key_event(world, name, state, false));
+        self.later.push_back(events.into_iter().flatten().collect());
+    }
+
     /// A key that is held repeats, as a keyboard does.
-    fn press(&mut self, world: &mut World, name: &str, time: Duration) {
-        let Some((key_code, window)) = key(name).zip(window(world)) else {
-            warn!("the script has an unknown key, {name}");
-            return;
-        };
-        let event = |state, repeat| {
-            WindowEvent::KeyboardInput(KeyboardInput {
-                key_code,
-                logical_key: Key::Unidentified(bevy::input::keyboard::NativeKey::Unidentified),
-                state,
-                text: None,
-                repeat,
-                window,
-            })
-        };
-        self.later.push_back(event(ButtonState::Pressed, false));
-        for _ in 0..time.as_millis() / 33 {
-            self.later.push_back(event(ButtonState::Pressed, true));
+    fn hold(&mut self, world: &mut World, name: &str, time: Duration) {
+        let repeats = time.as_millis() / 33;
+        let frames = iter::once((ButtonState::Pressed, false))
+            .chain((0..repeats).map(|_| (ButtonState::Pressed, true)))
+            .chain([(ButtonState::Released, false)]);
+        for (state, repeat) in frames {
+            let event = key_event(world, name, state, repeat);
+            self.later.push_back(event.into_iter().collect());
         }
-        self.later.push_back(event(ButtonState::Released, false));
     }
 
     fn click(&mut self, world: &mut World, label: &str) -> bool {
@@ -135,15 +149,15 @@ impl Script {
                 window,
             })
         };
-        self.later.extend([
-            WindowEvent::CursorMoved(CursorMoved {
-                window,
-                position,
-                delta: None,
-            }),
-            button(ButtonState::Pressed),
-            button(ButtonState::Released),
-        ]);
+        let moved = WindowEvent::CursorMoved(CursorMoved {
+            window,
+            position,
+            delta: None,
+        });
+        let pressed = button(ButtonState::Pressed);
+        let released = button(ButtonState::Released);
+        self.later
+            .extend([vec![moved], vec![pressed], vec![released]]);
         true
     }
 
@@ -156,6 +170,26 @@ impl Script {
     }
 }
 
+fn key_event(
+    world: &mut World,
+    name: &str,
+    state: ButtonState,
+    repeat: bool,
+) -> Option<WindowEvent> {
+    let Some(key_code) = key(name) else {
+        warn!("the script has an unknown key, {name}");
+        return None;
+    };
+    Some(WindowEvent::KeyboardInput(KeyboardInput {
+        key_code,
+        logical_key: Key::Unidentified(NativeKey::Unidentified),
+        state,
+        text: None,
+        repeat,
+        window: window(world)?,
+    }))
+}
+
 /// Sends an event the two ways in which Bevy's window does.
 fn send(world: &mut World, event: WindowEvent) {
     match &event {
@@ -165,6 +199,17 @@ fn send(world: &mut World, event: WindowEvent) {
         _ => {}
     }
     world.write_message(event);
+}
+
+fn resize(world: &mut World, text: &str) {
+    let mut windows = world.query_filtered::<&mut Window, With<PrimaryWindow>>();
+    match (super::size(text), windows.single_mut(world)) {
+        (Ok(size), Ok(mut window)) => {
+            window.resolution.set_physical_resolution(size.x, size.y);
+        }
+        (Err(error), _) => warn!("the script has a wrong size: {error}"),
+        (_, Err(_)) => {}
+    }
 }
 
 fn close(world: &mut World) {

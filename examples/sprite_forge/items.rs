@@ -3,6 +3,8 @@
 use bevy::prelude::*;
 use bevy_candle::ddpm::DdpmOutput;
 
+use crate::kit::canvas::part_of_room;
+
 /// The classes of the shipped model, in their order.
 pub const NAMES: [&str; 8] = [
     "sword", "shield", "potion", "gem", "key", "heart", "mushroom", "critter",
@@ -24,6 +26,25 @@ pub fn icon(class: u32, assets: &AssetServer) -> ImageNode {
         image: assets.load(SHEET),
         rect: Some(Rect::from_corners(corner, corner + SHEET_ICON)),
         ..default()
+    }
+}
+
+/// Makes a square node as large as fits, with whole pixels.
+#[derive(Component)]
+pub struct WholePixels {
+    /// The side of the picture, in its own pixels.
+    pub pixels: f32,
+    /// The largest side of the node.
+    pub side: f32,
+}
+
+pub fn fit_pictures(mut nodes: Query<(&WholePixels, &ComputedNode, &mut Node)>) {
+    for (picture, computed, mut node) in &mut nodes {
+        let scale = computed.inverse_scale_factor().recip();
+        let side = px(picture.side * part_of_room(picture.pixels, picture.side * scale));
+        if node.width != side {
+            (node.width, node.height) = (side, side);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use bevy::{
     picking::hover::Hovered,
     prelude::*,
+    ui::UiSystems,
     ui_widgets::{Activate, Button},
 };
 use bevy_candle::prelude::*;
@@ -11,7 +12,7 @@ use crate::{
     Sprites,
     controls::{Choice, SAMPLERS},
     inventory::Finished,
-    items,
+    items::{self, WholePixels},
     kit::palette::{DIM, EDGE, EMBER, RED, TEXT},
     layout::{card, text, title},
     stage::Stage,
@@ -23,7 +24,8 @@ pub fn plugin(app: &mut App) {
         .add_observer(show_step)
         .add_observer(finish)
         .add_observer(take_away)
-        .add_systems(Update, (show_length, paint_rows));
+        .add_systems(Update, (show_length, paint_rows))
+        .add_systems(PostUpdate, items::fit_pictures.before(UiSystems::Layout));
 }
 
 /// Asks for one more item.
@@ -67,7 +69,7 @@ pub struct Complaint;
 pub fn list() -> impl Bundle {
     let rows = Node {
         flex_direction: FlexDirection::Column,
-        row_gap: px(5),
+        row_gap: px(4),
         ..default()
     };
     let complaint = Node {
@@ -83,7 +85,7 @@ pub fn list() -> impl Bundle {
     );
     let content = Node {
         flex_direction: FlexDirection::Column,
-        row_gap: px(8),
+        row_gap: px(6),
         ..default()
     };
     let content = (content, children![(rows, Rows), complaint]);
@@ -127,18 +129,24 @@ fn forge(
 
 fn row(choice: &Choice, icon: ImageNode) -> impl Bundle {
     let node = Node {
-        height: px(38),
-        padding: UiRect::axes(px(8), px(2)),
+        height: px(34),
+        padding: UiRect::axes(px(8), px(0)),
         align_items: AlignItems::Center,
         column_gap: px(8),
         border: UiRect::all(px(1)),
         border_radius: BorderRadius::all(px(5)),
         ..default()
     };
-    let picture = Node {
+    let room = Node {
         width: px(32),
         height: px(32),
+        align_items: AlignItems::Center,
+        justify_content: JustifyContent::Center,
         ..default()
+    };
+    let picture = WholePixels {
+        pixels: 32.0,
+        side: 32.0,
     };
     let gap = Node {
         flex_grow: 1.0,
@@ -156,7 +164,11 @@ fn row(choice: &Choice, icon: ImageNode) -> impl Bundle {
         BackgroundColor(items::GROUND),
         BorderColor::all(EDGE),
         children![
-            (picture, icon, Pickable::IGNORE),
+            (
+                room,
+                Pickable::IGNORE,
+                children![(picture, icon, Pickable::IGNORE)]
+            ),
             text(name, 13.0, TEXT),
             text(sampler, 12.0, DIM),
             gap,

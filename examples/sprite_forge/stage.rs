@@ -1,14 +1,10 @@
 //! The stage: the forge, what forms on the anvil, and sparks, all on one grid of pixels.
 
-use bevy::{
-    asset::RenderAssetUsages,
-    prelude::*,
-    render::render_resource::{Extent3d, TextureDimension, TextureFormat},
-};
+use bevy::prelude::*;
 
 use crate::{
     art::{ANVIL, Rgb, dithered, fire, is_in_hearth, is_smooth, noise, scaled, surface},
-    kit::palette::PANEL,
+    kit::{canvas::canvas, palette::PANEL},
 };
 
 pub fn plugin(app: &mut App) {
@@ -86,18 +82,6 @@ impl Stage {
 }
 
 pub fn frame(images: &mut Assets<Image>) -> impl Bundle + use<> {
-    let extent = Extent3d {
-        width: SIZE.x,
-        height: SIZE.y,
-        depth_or_array_layers: 1,
-    };
-    let image = Image::new_fill(
-        extent,
-        TextureDimension::D2,
-        &[0, 0, 0, 255],
-        TextureFormat::Rgba8UnormSrgb,
-        RenderAssetUsages::default(),
-    );
     let node = Node {
         width: px(SIZE.x as f32 * PIXEL),
         height: px(SIZE.y as f32 * PIXEL),
@@ -106,7 +90,7 @@ pub fn frame(images: &mut Assets<Image>) -> impl Bundle + use<> {
         ..default()
     };
     let ground = BackgroundColor(PANEL);
-    (node, ground, ImageNode::new(images.add(image)), StageNode)
+    (node, ground, canvas(SIZE, images), StageNode)
 }
 
 fn step(mut stage: ResMut<Stage>, time: Res<Time<Real>>, jobs: Query<()>) {
