@@ -1,13 +1,15 @@
 //! Whether a device still works, and what an error on it comes to.
 
+#[cfg(any(feature = "cuda", feature = "test_kit"))]
+use std::fmt;
 use std::{
     cell::Cell,
-    fmt,
     rc::Rc,
     sync::{Arc, OnceLock},
 };
 
 use candle_core::Device;
+#[cfg(any(feature = "cuda", feature = "test_kit"))]
 use tracing::error;
 
 #[cfg(feature = "cuda")]
@@ -20,6 +22,10 @@ pub(crate) type Broken = Arc<OnceLock<Arc<str>>>;
 /// Whether a device still works. Lives on its thread.
 pub(crate) struct Health {
     choice: DeviceChoice,
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "test_kit")),
+        expect(dead_code, reason = "only a CUDA driver gives a device up")
+    )]
     broken: Broken,
     /// The device is gone: the thread ends, and takes what it holds along.
     lost: Cell<bool>,
