@@ -22,7 +22,8 @@ pub(crate) struct Gone {
     pub(crate) generation: u64,
     /// Why it ended by itself.
     pub(crate) error: Option<LoadError>,
-    pub(crate) report: ReleaseReport,
+    /// Boxed: events lie in large blocks of their channel, which the main thread frees.
+    pub(crate) report: Box<ReleaseReport>,
 }
 
 impl Gone {
@@ -31,7 +32,7 @@ impl Gone {
         Self {
             generation,
             error: Some(error),
-            report: ReleaseReport::default(),
+            report: Box::default(),
         }
     }
 
@@ -174,7 +175,7 @@ impl Ending {
         tell(Gone {
             generation: self.generation,
             error: self.error.take(),
-            report,
+            report: report.into(),
         });
     }
 }
