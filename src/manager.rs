@@ -121,7 +121,7 @@ pub struct ModelManager<P: Pipeline> {
     #[reflect(ignore)]
     built: Option<Built>,
     #[reflect(ignore)]
-    gone: Option<Gone>,
+    gone: Option<Box<Gone>>,
     /// The model goes because the game said so: its jobs end with it.
     #[reflect(ignore)]
     leaves_for_good: bool,

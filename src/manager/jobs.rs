@@ -124,7 +124,7 @@ impl<P: Pipeline> ModelManager<P> {
                 self.pipeline
                     .thin_out_parked(|_, _, load| load.generation() != gone.generation);
                 if gone.generation == self.held {
-                    self.gone = Some(gone);
+                    self.gone = Some(gone.into());
                 }
             }
             Event::Returned(job) if self.leaves_for_good => job.refuse(InferError::Unloaded),

@@ -191,6 +191,6 @@ impl<P: Pipeline> ModelManager<P> {
         self.parking = None;
         self.status.model_id = None;
         self.status.memory = 0;
-        self.gone.take()
+        self.gone.take().map(|gone| *gone)
     }
 }
