@@ -15,11 +15,16 @@
 //! `load_*_ratio` is the time of `ours` to that of the other side: `warm` to `candle` (many layers, f32), `large` to
 //! `candle` (few large tensors), `bf16` to `candle` (cast to f32), `assetloader` to `assets`, `cold` to `read` (the file is
 //! not cached). `load_peak_ratio` is the most memory that the process takes on for the load, over the bytes claimed.
+//! With the feature `cuda` and a device, `load_card_*` is the same onto the device: `ratio` to candle's own load there,
+//! `bandwidth` the part of what is possible, which is the slower of `reads`, the file into pinned memory, and `copy`,
+//! as many bytes from there to the device.
 //! `load_progress_cost` is the part of a load that goes into counting, looking for cancels and showing progress.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 mod support {
+    #[cfg(feature = "cuda")]
+    pub mod card;
     pub mod child;
     pub mod figures;
     pub mod machine;
@@ -33,6 +38,10 @@ mod support {
 
 use std::{io, process::ExitCode, time::Duration};
 
+#[cfg(feature = "cuda")]
+use bevy_candle::DeviceChoice;
+#[cfg(feature = "cuda")]
+use support::{card, sides::load_on};
 use support::{
     child::{answer, asked, sample},
     figures::{Figures, median, worst},
@@ -47,6 +56,13 @@ const SAMPLES: usize = 7;
 
 fn main() -> io::Result<ExitCode> {
     if let Some((side, folder)) = asked() {
+        #[cfg(feature = "cuda")]
+        match side.as_str() {
+            "card_candle" => return said(card::load_with_candle(&folder)),
+            "card_reads" => return said(card::read_into_pinned(&folder)),
+            "card_copy" => return said(card::copy_from_pinned(&folder)),
+            _ => {}
+        }
         answer(&match side.as_str() {
             "ours" => load_with_manager(&folder, REST),
             "spinning" => load_with_manager(&folder, Duration::ZERO),
@@ -54,6 +70,8 @@ fn main() -> io::Result<ExitCode> {
             "assets" => load_asset(&folder),
             "read" => read_through(&folder),
             "progress" => progress_cost(&folder),
+            #[cfg(feature = "cuda")]
+            "card_ours" => load_on(DeviceChoice::Cuda(0), &folder, REST),
             other => return Err(io::Error::other(format!("there is no side `{other}`"))),
         });
         return Ok(ExitCode::SUCCESS);
@@ -70,9 +88,53 @@ fn main() -> io::Result<ExitCode> {
         if set == Set::Large {
             progress(&mut figures, &folder)?;
         }
+        #[cfg(feature = "cuda")]
+        onto_card(&mut figures, set, &folder)?;
     }
     figures.at_most("load_peak_ratio", worst(&peaks), 1.05);
     Ok(figures.finish())
+}
+
+#[cfg(feature = "cuda")]
+fn said(seconds: [f64; 1]) -> io::Result<ExitCode> {
+    answer(&seconds);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file is in the system's cache, and the weights go to a card.
+#[cfg(feature = "cuda")]
+fn onto_card(figures: &mut Figures, set: Set, folder: &Folder) -> io::Result<()> {
+    let name = match set {
+        Set::Many => "many",
+        Set::Large => "large",
+        Set::Bf16 => return Ok(()),
+    };
+    let names = ["ratio", "bandwidth"].map(|figure| format!("load_card_{name}_{figure}"));
+    if !card::is_there() {
+        for name in names {
+            figures.not_measured(&name, "no CUDA device");
+        }
+        return Ok(());
+    }
+    let sides = ["card_ours", "card_candle", "card_reads", "card_copy"];
+    let mut times = [const { Vec::new() }; 4];
+    for _ in 0..SAMPLES {
+        for (side, times) in sides.into_iter().zip(&mut times) {
+            read_into_cache(&folder.weights())?;
+            times.push(if side == "card_ours" {
+                sample_of(side, folder)?[0]
+            } else {
+                sample::<1>(side, folder.path())?[0]
+            });
+        }
+    }
+    let [ours, candle, reads, copy] = times.map(|times| median(&times));
+    for (side, seconds) in sides.into_iter().zip([ours, candle, reads, copy]) {
+        figures.print(&format!("load_{side}_{name}_s"), seconds);
+    }
+    figures.at_most(&names[0], ours / candle, 0.5);
+    figures.at_least(&names[1], reads.max(copy) / ours, 0.8);
+    Ok(())
 }
 
 /// The file is in the system's cache.

@@ -11,6 +11,7 @@
 
 mod support {
     pub mod figures;
+    pub mod settings;
 }
 
 use std::{
@@ -22,7 +23,10 @@ use std::{
 
 use bevy::prelude::*;
 use bevy_candle::{prelude::*, test_kit::run_until_state};
-use support::figures::{Figures, median, ms};
+use support::{
+    figures::{Figures, median, ms},
+    settings::device,
+};
 
 /// Jobs that count.
 const JOBS: usize = 3;
@@ -72,7 +76,7 @@ fn app(threads: u32) -> App {
     app.add_plugins((
         MinimalPlugins,
         CandlePlugin {
-            device: DeviceChoice::Cpu,
+            device: device(),
             threads: (threads as usize).try_into().ok(),
             ..default()
         },

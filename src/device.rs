@@ -21,8 +21,12 @@ use bevy::prelude::*;
 use candle_core::Device;
 use tracing::warn;
 
+#[cfg(any(feature = "cuda", test))]
+mod fault;
+mod health;
 mod thread;
 mod timer;
+pub(crate) use health::Lent;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]
 pub(crate) use timer::block_on;
@@ -60,12 +64,28 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// Returns whether the device is compiled in and there, which asks the driver and may take a moment. For a game that
+    /// has not made its app yet: `docs/gpu.md` shows a launcher.
+    ///
+    /// ```
+    /// use bevy_candle::DeviceChoice;
+    ///
+    /// assert!(DeviceChoice::Cpu.is_present() && DeviceChoice::Auto.is_present());
+    /// ```
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Auto | Self::Cpu => true,
+            Self::Cuda(number) => number < cuda_devices(),
+            Self::Metal(number) => has_metal(number),
+        }
+    }
+
     /// Replaces [`Auto`](Self::Auto) by a device that is there: one device must not have two names, or it would have
     /// two threads and two budgets.
     pub(crate) fn resolve(self) -> Self {
         static BEST: OnceLock<DeviceChoice> = OnceLock::new();
         match self {
-            Self::Auto => *BEST.get_or_init(|| Self::best(has_cuda, has_metal)),
+            Self::Auto => *BEST.get_or_init(|| Self::best(|| cuda_devices() > 0, || has_metal(0))),
             other => other,
         }
     }
@@ -86,7 +106,8 @@ impl DeviceChoice {
     /// Opens the device, on the thread that will own it.
     fn open(self) -> candle_core::Result<Device> {
         match self.resolve() {
-            Self::Cuda(number) => Device::new_cuda(number),
+            // A stream of its own, and not the one that is another on each thread: `docs/gpu.md` says why.
+            Self::Cuda(number) => Device::new_cuda_with_stream(number),
             Self::Metal(number) => Device::new_metal(number),
             Self::Cpu | Self::Auto => Ok(Device::Cpu),
         }
@@ -95,19 +116,20 @@ impl DeviceChoice {
 
 /// Asks the driver, without opening a device. Drivers have been seen to panic where there is none.
 #[cfg(feature = "cuda")]
-fn has_cuda() -> bool {
-    catch_unwind(crate::memory::cuda_devices).is_ok_and(|devices| devices > 0)
+fn cuda_devices() -> usize {
+    let count = catch_unwind(crate::memory::cuda_devices).unwrap_or_default();
+    usize::try_from(count).unwrap_or_default()
 }
 
 #[cfg(not(feature = "cuda"))]
-fn has_cuda() -> bool {
-    false
+fn cuda_devices() -> usize {
+    0
 }
 
-/// candle panics where a machine has no Metal device.
-fn has_metal() -> bool {
+/// candle panics where a machine has no such Metal device.
+fn has_metal(number: usize) -> bool {
     cfg!(feature = "metal")
-        && catch_unwind(|| Device::new_metal(0)).is_ok_and(|device| device.is_ok())
+        && catch_unwind(|| Device::new_metal(number)).is_ok_and(|device| device.is_ok())
 }
 
 /// Returns whether the calling thread owns a device: the only place where models are built, used and
@@ -134,6 +156,15 @@ mod tests {
                 DeviceChoice::Cuda(0).open().is_err(),
                 "no CUDA is compiled in"
             );
+        }
+    }
+
+    #[test]
+    fn only_what_is_compiled_in_is_present() {
+        assert!(DeviceChoice::Cpu.is_present());
+        assert!(!DeviceChoice::Cuda(usize::MAX).is_present());
+        if cfg!(not(feature = "metal")) {
+            assert!(!DeviceChoice::Metal(0).is_present());
         }
     }
 

@@ -182,6 +182,26 @@ pub enum LoadError {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// The device's own memory is used up, by this process or by others.
+    #[error(
+        "{needed} bytes are needed, but the device has only {free} left; \
+         unload a model or close other programs that use it"
+    )]
+    DeviceOutOfMemory {
+        /// Bytes that the model needs.
+        needed: u64,
+        /// Bytes that the device could still give.
+        free: u64,
+    },
+    /// The device's driver has given it up: an illegal address, a failed launch or broken memory. It is not tried again,
+    /// since every call would fail until the process ends.
+    #[error("the device {device} cannot be used until the game is started again: {reason}")]
+    DeviceUnusable {
+        /// The device, such as `Cuda(0)`.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
     /// The device could not be opened, or is not compiled in.
     #[error("the device {device} cannot be used")]
     Device {
@@ -297,6 +317,17 @@ pub enum InferError {
         budget: u64,
         /// Bytes claimed at that moment, the model's own included.
         in_use: u64,
+    },
+    /// The device's own memory was used up while the job ran. The model stays loaded, and the next job runs.
+    #[error(
+        "the job needs {needed} bytes on top of its model, but the device has only {free} left; \
+         ask for less at once or unload a model"
+    )]
+    DeviceOutOfMemory {
+        /// Bytes that the job was to need on top of its model.
+        needed: u64,
+        /// Bytes that the device could still give.
+        free: u64,
     },
     /// The pipeline panicked. The model stays loaded, and the next job runs.
     #[error("the pipeline panicked: {0}")]

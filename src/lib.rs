@@ -109,8 +109,8 @@ pub use kinds::{ModelKind, ModelKinds, ModelRequest};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
 pub use manager::{ModelManager, ModelStatus, Residency};
 pub use memory::{
-    DeviceMemory, EvictionPolicy, LeastRecentlyUsed, ModelMemory, ReleaseReport, ResidentModel,
-    ResourceManager, SlotId, Standing,
+    CardReport, DeviceMemory, EvictionPolicy, LeastRecentlyUsed, ModelMemory, ReleaseReport,
+    ResidentModel, ResourceManager, SlotId, Standing,
 };
 #[cfg(feature = "panel")]
 pub use panel::{ModelPanel, ModelPanelPlugin};

@@ -37,17 +37,24 @@ use crate::{
     threads::deadline_in,
 };
 
+mod arrivals;
 mod batch;
 mod cast;
 mod load_steps;
 mod owner;
+#[cfg(any(feature = "cuda", test))]
+mod packing;
 mod plan;
 mod progress;
 mod readers;
 mod safetensors;
 mod shards;
+#[cfg(feature = "cuda")]
+mod staging;
 mod task;
 mod ticket;
+#[cfg(feature = "cuda")]
+mod upload;
 mod weights;
 
 pub use load_steps::LoadSteps;
@@ -181,6 +188,7 @@ impl LoaderService {
             .iter()
             .position(|(choice, _)| *choice == device);
         if let Some(known) = known {
+            usable(&self.devices[known].1, &memory.ledger(device))?;
             if self.devices[known].1.is_running() {
                 return Ok(self.devices[known].1.clone());
             }
@@ -188,6 +196,7 @@ impl LoaderService {
             DeviceThread::retire(lost);
         }
         let thread = DeviceThread::shared(device, self.threads, self.shutdown_timeout)?;
+        usable(&thread, &memory.ledger(device))?;
         learn_budget(&thread, memory.ledger(device));
         self.devices.push((device, thread.clone()));
         Ok(thread)
@@ -268,6 +277,15 @@ impl LoaderService {
         }
     }
 
+    /// Has the devices be given up, as if their drivers had failed for good.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn break_devices(&self, reason: &str) {
+        for (_, thread) in &self.devices {
+            let reason = reason.to_owned();
+            thread.handle().run(move |context| context.give_up(&reason));
+        }
+    }
+
     /// Ends the threads, or leaves them to the process's other apps.
     pub(crate) fn end(&mut self, deadline: Instant) {
         let devices = self.devices.drain(..).map(|(_, thread)| thread);
@@ -286,12 +304,22 @@ impl LoaderService {
     }
 }
 
+/// Refuses a device that its driver has given up, and shows it as such.
+fn usable(thread: &DeviceThread, ledger: &Ledger) -> Result<(), LoadError> {
+    let Some(error) = thread.handle().unusable() else {
+        return Ok(());
+    };
+    ledger.give_up(&error.to_string());
+    Err(error)
+}
+
 /// Measures the budget on the device's own thread, once the device is open, unless the game has said one.
 fn learn_budget(thread: &DeviceThread, ledger: Arc<Ledger>) {
     thread.handle().run(move |context| {
-        if let Ok(device) = &context.device {
+        match &context.device {
             // A platform that cannot say what it has gets no limit.
-            ledger.learn_budget(default_budget(device).unwrap_or(u64::MAX));
+            Ok(device) => ledger.learn_budget(default_budget(device).unwrap_or(u64::MAX)),
+            Err(error) => ledger.give_up(&error.to_string()),
         }
     });
 }

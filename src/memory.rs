@@ -46,6 +46,8 @@ pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
+#[cfg(feature = "cuda")]
+pub(crate) use budget::{ensure_free, free_bytes};
 pub(crate) use cpu::{MAPPED, prefer_huge_pages, prepare_heap};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
@@ -53,7 +55,7 @@ pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
 pub(crate) use ledger::{Claim, Ledger, Shortage};
 use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
-pub use release::ReleaseReport;
+pub use release::{CardReport, ReleaseReport};
 pub(crate) use release::{Snapshot, report, settle};
 pub use view::{DeviceMemory, ModelMemory};
 

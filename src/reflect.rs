@@ -14,10 +14,10 @@ use bevy::{
 use serde::{Serialize, Serializer};
 
 use crate::{
-    DeviceChoice, DeviceMemory, ErrorChain, LeastRecentlyUsed, LoadError, LoadPhase, ModelId,
-    ModelManager, ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline, Progress,
-    ReleaseReport, Residency, ResidentModel, ResourceManager, SlotId, Standing, StateManager,
-    StateOf, TransitionReason,
+    CardReport, DeviceChoice, DeviceMemory, ErrorChain, LeastRecentlyUsed, LoadError, LoadPhase,
+    ModelId, ModelManager, ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline,
+    Progress, ReleaseReport, Residency, ResidentModel, ResourceManager, SlotId, Standing,
+    StateManager, StateOf, TransitionReason,
     ddpm::{
         ActivationFunction, BetaSchedule, BlockType, ClassEmbedding, Clipping, DdpmConfig,
         DdpmOutput, DdpmRequest, DdpmSettings, FinalSigma, Guidance, PredictionType, Resampling,
@@ -32,6 +32,7 @@ pub(crate) fn register_types(app: &mut App) {
     app.register_type::<ActivationFunction>()
         .register_type::<BetaSchedule>()
         .register_type::<BlockType>()
+        .register_type::<CardReport>()
         .register_type::<ClassEmbedding>()
         .register_type::<Clipping>()
         .register_type::<DdpmConfig>()

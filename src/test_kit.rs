@@ -32,5 +32,5 @@ pub use fake::{Fake, FakeOutput, FakeRequest, FakeSettings};
 pub use gate::{Gate, GatedFiles};
 pub use recorder::{Logged, Recorder, RecorderPlugin};
 pub use replay::Replay;
-pub use run::{lose_devices, run_until, run_until_state, wait_until};
+pub use run::{break_devices, lose_devices, run_until, run_until_state, wait_until};
 pub use script::{FakeEvent, FakeModel, Place};

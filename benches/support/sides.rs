@@ -35,9 +35,21 @@ pub const REST: Duration = Duration::from_micros(200);
 
 /// A manager, from the request to Loaded, in an app that rests so long between two frames.
 pub fn load_with_manager(folder: &Path, rest: Duration) -> [f64; 2] {
+    load_on(DeviceChoice::Cpu, folder, rest)
+}
+
+/// The same on some device, which is open by then.
+pub fn load_on(device: DeviceChoice, folder: &Path, rest: Duration) -> [f64; 2] {
     let mut app = App::new();
-    app.add_plugins((MinimalPlugins, settings(), ModelPlugin::<Stack>::default()));
+    let settings = CandlePlugin {
+        device,
+        ..settings()
+    };
+    app.add_plugins((MinimalPlugins, settings, ModelPlugin::<Stack>::default()));
     start(&mut app);
+    run_until(&mut app, REST, |world| {
+        world.resource::<ResourceManager>().budget().is_some()
+    });
     let before = resident();
     let begun = Instant::now();
     app.world_mut()
@@ -55,20 +67,26 @@ pub fn load_with_manager(folder: &Path, rest: Duration) -> [f64; 2] {
 /// candle's own way: the file is mapped, and each tensor copied out of it.
 pub fn load_with_candle(folder: &Path) -> [f64; 2] {
     let begun = Instant::now();
+    let tensors = each_tensor_of_candle(folder, &Device::Cpu);
+    let seconds = begun.elapsed().as_secs_f64();
+    drop(tensors);
+    [seconds, 0.0]
+}
+
+/// Gets every tensor, as candle does it.
+pub fn each_tensor_of_candle(folder: &Path, device: &Device) -> Vec<Tensor> {
     let layout = std::fs::read(folder.join(CONFIG)).expect("the bench has written it");
     let layout: Layout = serde_json::from_slice(&layout).expect("the bench has written it");
     #[expect(unsafe_code, reason = "the other side maps its file")]
     // SAFETY: nobody writes to the file meanwhile.
     let vb = unsafe {
         let files = [folder.join(WEIGHTS)];
-        VarBuilder::from_mmaped_safetensors(&files, DType::F32, &Device::Cpu)
+        VarBuilder::from_mmaped_safetensors(&files, DType::F32, device)
     };
     let vb = vb.expect("the file is whole");
     let get = |(name, shape): &(String, Vec<usize>)| vb.get(shape.as_slice(), name);
     let tensors: Result<Vec<_>, _> = layout.tensors().map(get).collect();
-    let seconds = begun.elapsed().as_secs_f64();
-    drop(tensors.expect("they are all there"));
-    [seconds, 0.0]
+    tensors.expect("they are all there")
 }
 
 /// What plugins do without this crate: the whole file is an asset.

@@ -1,14 +1,13 @@
 //! The device thread and its executor.
 
 use std::{
-    cell::Cell,
     convert::Infallible,
     error::Error,
     mem::forget,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     thread::Builder,
     time::{Duration, Instant},
 };
@@ -22,6 +21,7 @@ use tracing::warn;
 
 use super::{
     DeviceChoice, IS_DEVICE_THREAD, default_threads,
+    health::{Broken, Health, Lent, unusable},
     timer::{block_on, wake_due},
 };
 use crate::{
@@ -45,14 +45,24 @@ pub(crate) struct DeviceContext {
     pub(crate) device: Result<Device, Arc<dyn Error + Send + Sync>>,
     /// Runs the futures of all models on this device, step by step.
     pub(crate) executor: Rc<LocalExecutor<'static>>,
-    /// The device is gone: the thread ends, and takes what it holds along.
-    lost: Cell<bool>,
+    health: Rc<Health>,
 }
 
-#[cfg(feature = "test_kit")]
 impl DeviceContext {
+    /// What a model gets of it, unless the device could not be opened.
+    pub(crate) fn lend(&self) -> Result<Lent, Arc<dyn Error + Send + Sync>> {
+        let device = self.device.clone()?;
+        Ok(Lent::new(device, self.health.clone()))
+    }
+
+    #[cfg(feature = "test_kit")]
     pub(crate) fn lose(&self) {
-        self.lost.set(true);
+        self.health.lose();
+    }
+
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn give_up(&self, reason: &str) {
+        self.health.give_up(reason);
     }
 }
 
@@ -60,12 +70,20 @@ impl DeviceContext {
 #[derive(Clone)]
 pub(crate) struct DeviceHandle {
     commands: Sender<Command>,
+    choice: DeviceChoice,
+    broken: Broken,
 }
 
 impl DeviceHandle {
     /// Runs `command` on the device thread, soon. Where that has ended, the command is dropped unrun.
     pub(crate) fn run(&self, command: impl FnOnce(&DeviceContext) + Send + 'static) {
         let _ = self.commands.try_send(Box::new(command));
+    }
+
+    /// Why the device cannot be used any more, if so: it is not tried again.
+    pub(crate) fn unusable(&self) -> Option<LoadError> {
+        let reason = self.broken.get()?;
+        Some(unusable(self.choice, reason))
     }
 }
 
@@ -87,7 +105,8 @@ impl DeviceThread {
     ) -> Result<Arc<Self>, LoadError> {
         let choice = choice.resolve();
         let start = || Self::start(choice, threads, shutdown_timeout);
-        OPEN.get(choice, Self::is_running, Self::retire, start)
+        let stays = |thread: &Self| thread.is_running() || thread.handle.unusable().is_some();
+        OPEN.get(choice, stays, Self::retire, start)
     }
 
     fn start(
@@ -115,9 +134,15 @@ impl DeviceThread {
             })?;
         let (commands, received) = unbounded();
         let (stop, stopped) = bounded(1);
-        pool.spawn(move || own_device(choice, DrainOnDrop(received), &stopped));
+        let broken = Arc::new(OnceLock::new());
+        let health = broken.clone();
+        pool.spawn(move || own_device(choice, health, DrainOnDrop(received), &stopped));
         Ok(Self {
-            handle: DeviceHandle { commands },
+            handle: DeviceHandle {
+                commands,
+                choice,
+                broken,
+            },
             stop: Some(stop),
             pool: Some(pool),
             threads,
@@ -180,6 +205,7 @@ enum Turn {
 /// The life of the device thread: open the device, run commands and futures, drop what is left.
 fn own_device(
     choice: DeviceChoice,
+    broken: Broken,
     commands: DrainOnDrop<Command>,
     stopped: &Receiver<Infallible>,
 ) {
@@ -188,10 +214,10 @@ fn own_device(
         choice,
         device: open(choice),
         executor: Rc::new(LocalExecutor::new()),
-        lost: Cell::new(false),
+        health: Rc::new(Health::new(choice, broken)),
     };
     block_on(async {
-        while !context.lost.get() {
+        while !context.health.is_lost() {
             // A model that is always ready for its next step must not keep others asleep.
             wake_due();
             match next_turn(&context, &commands, stopped).await {

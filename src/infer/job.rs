@@ -182,7 +182,12 @@ impl<P: Pipeline> Job<P> {
     }
 
     /// Runs on the device thread until the job is done or nobody wants it.
-    pub(crate) async fn run(self, pipeline: &P, grant: Grant) {
+    pub(crate) async fn run(
+        self,
+        pipeline: &P,
+        grant: Grant,
+        explain: impl FnOnce(InferError, u64) -> InferError,
+    ) {
         let Self {
             request,
             settings,
@@ -204,10 +209,11 @@ impl<P: Pipeline> Job<P> {
         let ended = future::or(unwanted, done).await;
         // The job's memory goes before its end is told, and its drop cannot take the model with it.
         drop_guarded("a job's drop", run);
+        let needed = grant.bytes();
         drop(grant);
         end.ran = ended.is_some().then(|| began.elapsed());
         match ended {
-            Some(Ok(result)) => end.send(result),
+            Some(Ok(result)) => end.send(result.map_err(|error| explain(error, needed))),
             Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),
             None => {}
         }

@@ -7,6 +7,7 @@ use futures_lite::future;
 use super::Job;
 use crate::{
     InferError, Pipeline,
+    device::Lent,
     lifeline::DrainOnDrop,
     memory::{Account, Grant, JobGrant},
     panics::{drop_guarded, guarded},
@@ -17,10 +18,14 @@ pub(crate) async fn serve<P: Pipeline>(
     pipeline: &P,
     jobs: &DrainOnDrop<Job<P>>,
     account: &Arc<Account>,
+    lent: &Lent,
 ) {
     while let Ok(job) = jobs.0.recv().await {
         match admit(job, pipeline, account).await {
-            Admission::Granted(job, grant) => job.run(pipeline, grant).await,
+            Admission::Granted(job, grant) => {
+                let explain = |error, needed| lent.job_error(error, needed, account);
+                job.run(pipeline, grant, explain).await;
+            }
             Admission::Ended(job) => drop_guarded("a job", job),
             Admission::Refused(job, error) => guarded("a job", || job.refuse(error)),
             Admission::Return(job) => give_back(job, jobs),

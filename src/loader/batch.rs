@@ -8,6 +8,8 @@ use std::{
 use async_channel::Sender;
 use candle_core::DType;
 
+#[cfg(feature = "cuda")]
+use super::staging::Lender;
 use super::{
     cast::{HostTensor, Scratch},
     owner::{Arrived, ToOwner},
@@ -18,7 +20,7 @@ use super::{
 use crate::{LoadError, ModelFiles, memory::prepare_heap, panics::caught, signal::Signal};
 
 /// Bytes read at once: the longest a reader goes on after a cancel.
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 
 /// Tensors are read together up to so many bytes, the fewest and the most. The memory of those that are read together
 /// lies side by side, in whole huge pages.
@@ -62,9 +64,25 @@ pub(super) struct Reading<C> {
     pub(super) progress: Arc<ProgressCell>,
     pub(super) owner: Sender<ToOwner<C>>,
     pub(super) signal: Signal,
+    /// Where buffers for a card are borrowed.
+    #[cfg(feature = "cuda")]
+    pub(super) lender: Option<Lender>,
 }
 
 impl<C> Reading<C> {
+    #[cfg(feature = "cuda")]
+    fn read_to_device(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
+        match &self.lender {
+            Some(lender) => self.read_staged(batch, ticket, lender),
+            None => self.read(batch, ticket),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn read_to_device(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
+        self.read(batch, ticket)
+    }
+
     /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
@@ -190,7 +208,7 @@ impl<C> Reading<C> {
 
     /// Shows progress, and lets the game go first: a thread of low priority, too, keeps its core for milliseconds once
     /// it has it.
-    fn count(&self, bytes: usize) {
+    pub(super) fn count(&self, bytes: usize) {
         self.progress.add(bytes as u64);
         self.signal.raise();
         std::thread::yield_now();
@@ -198,7 +216,7 @@ impl<C> Reading<C> {
 }
 
 /// The elements of a tensor in runs of at most `step`.
-fn chunks(elements: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn chunks(elements: usize, step: usize) -> impl Iterator<Item = Range<usize>> {
     let starts = (0..elements).step_by(step);
     starts.map(move |start| start..elements.min(start + step))
 }
@@ -209,7 +227,7 @@ pub(super) fn read_batch<C>(reading: &Reading<C>, batch: Batch, ticket: &Weak<Ti
     let Some(ticket) = ticket.upgrade().filter(|ticket| ticket.is_wanted()) else {
         return false;
     };
-    match reading.read(batch, &ticket) {
+    match reading.read_to_device(batch, &ticket) {
         Ok(whole) => whole,
         Err(error) => {
             ticket.fail(error);

@@ -8,6 +8,11 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use crate::memory::{MAPPED, prefer_huge_pages};
 
+#[cfg(any(feature = "cuda", test))]
+mod bytes;
+#[cfg(feature = "cuda")]
+pub(super) use bytes::{convert_bytes, widen_bytes};
+
 /// The values of one tensor, in the format that it will run in.
 pub(super) enum HostTensor {
     U8(Vec<u8>),

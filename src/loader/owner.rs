@@ -4,22 +4,24 @@
 use std::sync::{Arc, Weak};
 
 use async_channel::{Receiver, Sender, unbounded};
-use candle_core::{DType, Device};
+use candle_core::DType;
 use candle_nn::VarBuilder;
 use futures_lite::future;
 
+#[cfg(feature = "cuda")]
+use super::staging::{Chunk, Stage};
 use super::{
+    arrivals::collect,
     cast::HostTensor,
     load_steps::LoadSteps,
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
     ticket::Ticket,
-    weights::Weights,
 };
 use crate::{
     LoadError, Pipeline,
-    device::{DeviceContext, DeviceHandle},
+    device::{DeviceContext, DeviceHandle, Lent},
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
@@ -30,6 +32,12 @@ use crate::{
 /// What the readers and the load task send to the owner.
 pub(super) enum ToOwner<C> {
     Tensor(Arrived),
+    /// The readers want buffers for a card.
+    #[cfg(feature = "cuda")]
+    Stage(Stage),
+    /// Parts of tensors, in such a buffer.
+    #[cfg(feature = "cuda")]
+    Chunk(Chunk),
     /// Every tensor has been sent.
     Build(C),
     /// The ticket says why.
@@ -102,20 +110,20 @@ struct Owner<P: Pipeline> {
 
 impl<P: Pipeline> Owner<P> {
     fn begin(self, context: &DeviceContext) {
-        match &context.device {
-            Ok(device) => context.executor.spawn(self.own(device.clone())).detach(),
+        match context.lend() {
+            Ok(lent) => context.executor.spawn(self.own(lent)).detach(),
             Err(source) => {
                 let device = format!("{:?}", context.choice);
                 self.ticket.fail(LoadError::Device {
                     device,
-                    source: source.clone().into(),
+                    source: source.into(),
                 });
             }
         }
     }
 
     /// Lives until the load fails or nobody wants the model any more, whichever comes first.
-    async fn own(self, device: Device) {
+    async fn own(self, lent: Lent) {
         // The ticket comes first, so that it is dropped last wherever this future ends.
         let Self {
             ticket,
@@ -124,18 +132,20 @@ impl<P: Pipeline> Owner<P> {
             setup,
         } = self;
         let watch = setup.watch.clone();
-        let mut life = Box::pin(live(&inbox, &jobs, &setup, &device));
+        let mut life = Box::pin(live(&inbox, &jobs, &setup, &lent));
         let unwanted = async {
             watch.cut().await;
             Ok(())
         };
         match future::or(unwanted, life.as_mut()).await {
             Ok(()) => {
-                memory::settle(&device);
-                ticket.before_release(&device);
+                memory::settle(&lent.device);
+                ticket.before_release(&lent.device);
             }
             // What failed has been dropped already: there is nothing to measure.
-            Err(error) => ticket.fail(error),
+            Err(error) => {
+                ticket.fail(lent.load_error(error, ticket.claimed(), &setup.account));
+            }
         }
         drop_guarded("a pipeline's drop", life);
         drop((inbox, jobs, setup));
@@ -148,10 +158,10 @@ async fn live<P: Pipeline>(
     inbox: &DrainOnDrop<ToOwner<P::Config>>,
     jobs: &DrainOnDrop<Job<P>>,
     setup: &OwnerSetup<P>,
-    device: &Device,
+    lent: &Lent,
 ) -> Result<(), LoadError> {
-    let (config, weights) = collect(inbox, device).await?;
-    let weights = weights.into_var_builder(setup.dtype, device.clone());
+    let (config, weights) = collect(inbox, &lent.device).await?;
+    let weights = weights.into_var_builder(setup.dtype, lent.device.clone());
     let pipeline = build::<P>(config, weights, setup).await?;
     setup.progress.enter(LoadPhase::Done);
     let sample_size = caught_async("sample_size", async { Ok(pipeline.sample_size()) }).await?;
@@ -159,29 +169,8 @@ async fn live<P: Pipeline>(
         generation: setup.generation,
         sample_size,
     }));
-    serve(&pipeline, jobs, &setup.account).await;
+    serve(&pipeline, jobs, &setup.account, lent).await;
     Ok(())
-}
-
-/// Puts the tensors on the device as they arrive, until all are there.
-async fn collect<C>(
-    inbox: &DrainOnDrop<ToOwner<C>>,
-    device: &Device,
-) -> Result<(C, Weights), LoadError> {
-    let mut weights = Weights::default();
-    loop {
-        match inbox.0.recv().await {
-            Ok(ToOwner::Tensor(arrived)) => {
-                let tensor = arrived.values.into_tensor(&arrived.plan.shape, device)?;
-                weights.insert(arrived.name, tensor, arrived.plan.uses);
-                // An upload takes its time: the jobs of others go on between two.
-                future::yield_now().await;
-            }
-            Ok(ToOwner::Build(config)) => return Ok((config, weights)),
-            // Where the ticket knows more, its error came first and stays.
-            Ok(ToOwner::Failed) | Err(_) => return Err(LoadError::Interrupted),
-        }
-    }
 }
 
 async fn build<P: Pipeline>(

@@ -111,7 +111,7 @@ impl Drop for Readers {
 }
 
 /// As many as hide the latency of a disk, with one more than two cores: it waits while the others copy.
-fn count() -> usize {
+pub(super) fn count() -> usize {
     available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
 }
 

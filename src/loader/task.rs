@@ -8,6 +8,8 @@ use std::{
 
 use candle_core::DType;
 
+#[cfg(feature = "cuda")]
+use super::staging::{Lender, Stage};
 use super::{
     batch::{Reading, batches, read_batch},
     owner::{OwnerLink, ToOwner},
@@ -108,12 +110,16 @@ impl<P: Pipeline> LoadTask<P> {
     /// Has the readers read everything, and waits until the last of them is done.
     async fn read(&self, tensors: Tensors) -> Result<(), LoadError> {
         self.enter(LoadPhase::Reading);
+        #[cfg(feature = "cuda")]
+        let lender = self.stage(&tensors).await?;
         let reading = Arc::new(Reading {
             files: self.files.clone(),
             dtype: self.dtype,
             progress: self.progress.clone(),
             owner: self.owner.inbox.clone(),
             signal: self.signal.clone(),
+            #[cfg(feature = "cuda")]
+            lender,
         });
         let (done, finished) = async_channel::unbounded();
         let batches = batches(tensors);
@@ -137,6 +143,28 @@ impl<P: Pipeline> LoadTask<P> {
         } else {
             Err(LoadError::Interrupted)
         }
+    }
+
+    /// Has the owner lend buffers to the readers, where the weights go to a card.
+    #[cfg(feature = "cuda")]
+    async fn stage(&self, tensors: &Tensors) -> Result<Option<Lender>, LoadError> {
+        let bytes = sum(tensors.values().map(|tensor| tensor.run_bytes(self.dtype)));
+        let is_card = matches!(self.account.holder().device, DeviceChoice::Cuda(_));
+        if !is_card || bytes == 0 {
+            return Ok(None);
+        }
+        let (tell, told) = async_channel::bounded(1);
+        let home = |ticket: Arc<Ticket>| ticket.device().clone();
+        let home = self.owner.ticket.upgrade().map(home);
+        let stage = Stage {
+            bytes,
+            dtype: self.dtype,
+            home: home.ok_or(LoadError::Interrupted)?,
+            tell,
+        };
+        let _ = self.owner.inbox.try_send(ToOwner::Stage(stage));
+        // Where the card has no room, the ticket says so.
+        told.recv().await.map_err(|_| LoadError::Interrupted)
     }
 
     fn enter(&self, phase: LoadPhase) {

@@ -22,7 +22,8 @@ pub(crate) struct Gone {
     pub(crate) generation: u64,
     /// Why it ended by itself.
     pub(crate) error: Option<LoadError>,
-    pub(crate) report: ReleaseReport,
+    /// Boxed: events lie in large blocks of their channel, which the main thread frees.
+    pub(crate) report: Box<ReleaseReport>,
 }
 
 impl Gone {
@@ -31,7 +32,7 @@ impl Gone {
         Self {
             generation,
             error: Some(error),
-            report: ReleaseReport::default(),
+            report: Box::default(),
         }
     }
 
@@ -89,6 +90,16 @@ impl Ticket {
         let _ = self.error.set(error);
     }
 
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device(&self) -> &DeviceHandle {
+        &self.device
+    }
+
+    /// Bytes of the budget that the load has.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claim.get().map(Claim::bytes).unwrap_or_default()
+    }
+
     /// Keeps the load's part of the budget until the memory is back.
     pub(crate) fn keep(&self, claim: Claim) {
         self.account.set_bytes(claim.bytes());
@@ -105,10 +116,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let ended_by_itself = !self.watch.is_cut();
-        let error = self
-            .error
-            .take()
-            .or_else(|| ended_by_itself.then_some(LoadError::DeviceLost));
+        let lost = || self.device.unusable().unwrap_or(LoadError::DeviceLost);
+        let error = self.error.take();
+        let error = error.or_else(|| ended_by_itself.then(lost));
         let ending = Ending {
             generation: self.generation,
             claim: self.claim.take(),
@@ -165,7 +175,7 @@ impl Ending {
         tell(Gone {
             generation: self.generation,
             error: self.error.take(),
-            report,
+            report: report.into(),
         });
     }
 }

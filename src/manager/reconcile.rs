@@ -167,7 +167,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn become_empty(&mut self) {
         if let Some(gone) = self.forget() {
-            self.status.last_release = Some(gone.report);
+            self.status.last_release = Some(*gone.report);
         }
     }
 

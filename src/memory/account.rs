@@ -93,6 +93,12 @@ impl Account {
         &self.holder
     }
 
+    /// Shows the device as one that cannot be used.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_is_unusable(&self, reason: &str) {
+        self.ledger.give_up(reason);
+    }
+
     pub(super) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
@@ -206,7 +212,7 @@ impl Account {
     pub(super) fn lease(self: &Arc<Self>, claim: Claim) -> Grant {
         self.leases.fetch_add(1, Ordering::AcqRel);
         let grant = Grant {
-            _claim: claim.for_work(),
+            claim: claim.for_work(),
             _lease: Lease(self.clone()),
         };
         // What games see has changed.
@@ -255,8 +261,14 @@ impl Drop for InHand {
 /// What a job holds from its grant to its end: its working memory, and its lease on the model.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    _claim: Claim,
+    claim: Claim,
     _lease: Lease,
+}
+
+impl Grant {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.claim.bytes()
+    }
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use super::release::card;
 use crate::LoadError;
 
 /// Half of the memory, or 80 % of what is available, whichever is less; on a card of its own what is free
@@ -10,10 +11,22 @@ use crate::LoadError;
 pub(crate) fn default_budget(device: &Device) -> Option<u64> {
     match device {
         Device::Cpu | Device::Metal(_) => of_host(super::cpu::physical()?),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => super::cuda::free(device).map(of_card),
-        #[cfg(not(feature = "cuda"))]
-        Device::Cuda(_) => None,
+        Device::Cuda(_) => card(device).map(|card| of_card(card.available())),
+    }
+}
+
+/// Bytes that a card can still give. On the device thread.
+#[cfg(feature = "cuda")]
+pub(crate) fn free_bytes(device: &Device) -> u64 {
+    card(device).map_or(0, |card| card.available())
+}
+
+/// Refuses what a card has no room for: its driver may give out more, and take it from the renderer. On the device thread.
+#[cfg(feature = "cuda")]
+pub(crate) fn ensure_free(needed: u64, device: &Device) -> Result<(), LoadError> {
+    match card(device).map(|card| card.available()) {
+        Some(free) if free < needed => Err(LoadError::DeviceOutOfMemory { needed, free }),
+        _ => Ok(()),
     }
 }
 
@@ -52,10 +65,6 @@ fn of_host(memory: Physical) -> Option<u64> {
     (memory.total > 0).then_some(budget)
 }
 
-#[cfg_attr(
-    not(any(feature = "cuda", test)),
-    expect(dead_code, reason = "only CUDA devices are cards")
-)]
 fn of_card(free: u64) -> u64 {
     free.saturating_sub((1 << 30).max(free / 20 * 3))
 }

@@ -1,22 +1,39 @@
-//! The memory pool of a CUDA device: its counters, and how to give its idle blocks back.
+//! The memory of a CUDA device: the counters of its pool and of the card, and how to give idle blocks back.
 //!
 //! candle allocates from the device's stream-ordered pool, and a free returns to that pool. The driver's
 //! `cuMemPoolGetAttribute` says exactly how much of it is in use; `cuMemPoolTrimTo` gives the rest back,
-//! and must not go below that: other models use the same pool.
+//! and must not go below that: other models use the same pool. Some devices have no pool, such as those of some virtual
+//! machines: candle then allocates from the driver, and only the card's own figures are left.
 
 use candle_core::{
     CudaDevice,
     cuda_backend::cudarc::driver::{
-        DriverError,
-        result::{device, init, mem_get_info, mem_pool},
+        CudaContext, DriverError,
+        result::{device, init, mem_pool},
         sys::{CUmemPool_attribute, CUmemPool_attribute_enum, CUmemoryPool},
     },
 };
 use tracing::warn;
 
-/// Bytes of the device's pool that tensors use.
-pub(super) fn pool_in_use(device: &CudaDevice) -> Option<u64> {
-    logged(pool(device).and_then(used))
+use super::release::Card;
+
+/// What the driver says of the card and of the pool at this moment.
+pub(super) fn card(device: &CudaDevice) -> Option<Card> {
+    logged(ask(device.cuda_stream().context()))
+}
+
+fn ask(context: &CudaContext) -> Result<Card, DriverError> {
+    let (free, total) = context.mem_get_info()?;
+    let (used, reserved) = match pool(context)? {
+        Some(pool) => (Some(used(pool)?), Some(reserved(pool)?)),
+        None => (None, None),
+    };
+    Ok(Card {
+        used,
+        reserved,
+        free: free as u64,
+        total: total as u64,
+    })
 }
 
 /// How many devices the driver knows.
@@ -25,40 +42,43 @@ pub(crate) fn cuda_devices() -> i32 {
     logged(count).unwrap_or_default()
 }
 
-/// Bytes of the card that nobody uses.
-pub(super) fn free(device: &CudaDevice) -> Option<u64> {
-    let stream = device.cuda_stream();
-    let bound = stream.context().bind_to_thread();
-    logged(bound.and_then(|()| mem_get_info())).map(|(free, _)| free as u64)
-}
-
 /// Gives the pool's idle blocks back to the driver.
 pub(super) fn trim(device: &CudaDevice) {
-    logged(pool(device).and_then(|pool| {
+    let trimmed = pool(device.cuda_stream().context()).and_then(|pool| {
+        let Some(pool) = pool else { return Ok(()) };
         let keep = used(pool)? as usize;
         #[expect(unsafe_code, reason = "cudarc has no safe wrapper for pools")]
-        // SAFETY: the pool is its device's default pool, which lives as long as the driver.
+        // SAFETY: the pool is the one that its device allocates from, which lives as long as the device.
         unsafe {
             mem_pool::trim_to(pool, keep)
         }
-    }));
+    });
+    logged(trimmed);
 }
 
-fn pool(device: &CudaDevice) -> Result<CUmemoryPool, DriverError> {
-    let stream = device.cuda_stream();
-    let context = stream.context();
+/// The device's pool, where it has one.
+fn pool(context: &CudaContext) -> Result<Option<CUmemoryPool>, DriverError> {
     context.bind_to_thread()?;
+    if !context.has_async_alloc() {
+        return Ok(None);
+    }
     #[expect(unsafe_code, reason = "cudarc has no safe wrapper for pools")]
     // SAFETY: the context is alive and bound to this thread, so its device is valid.
-    unsafe {
-        device::get_default_mem_pool(context.cu_device())
-    }
+    let pool = unsafe { device::get_mem_pool(context.cu_device()) }?;
+    Ok(Some(pool))
 }
 
 fn used(pool: CUmemoryPool) -> Result<u64, DriverError> {
     attribute(
         pool,
         CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+    )
+}
+
+fn reserved(pool: CUmemoryPool) -> Result<u64, DriverError> {
+    attribute(
+        pool,
+        CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT,
     )
 }
 

@@ -1,7 +1,7 @@
 //! [`Ledger`]: the budget of one device, and the bytes claimed of it. Any thread may claim.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Ledger {
     working: AtomicU64,
     /// Requests that wait for the arbiter. Nobody overtakes them.
     waiting: AtomicU32,
+    /// Why the device cannot be used.
+    unusable: OnceLock<String>,
     signal: Signal,
 }
 
@@ -40,6 +42,7 @@ impl Ledger {
             peak: AtomicU64::new(0),
             working: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
+            unusable: OnceLock::new(),
             signal,
         }
     }
@@ -67,6 +70,17 @@ impl Ledger {
             .budget
             .compare_exchange(Self::UNKNOWN, known, order.0, order.1);
         self.signal.raise();
+    }
+
+    /// Shows the device as one that cannot be used.
+    pub(crate) fn give_up(&self, reason: &str) {
+        if self.unusable.set(reason.to_owned()).is_ok() {
+            self.signal.raise();
+        }
+    }
+
+    pub(crate) fn unusable(&self) -> Option<&str> {
+        self.unusable.get().map(String::as_str)
     }
 
     pub(crate) fn in_use(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
 use candle_core::Device;
+use tracing::warn;
 
 use super::cpu;
 #[cfg(feature = "cuda")]
@@ -25,6 +26,8 @@ pub struct ReleaseReport {
     pub claimed: u64,
     /// Bytes that the device gave back.
     pub freed: Option<u64>,
+    /// What a card says; only CUDA devices are cards with counters.
+    pub card: Option<CardReport>,
     /// Bytes of the whole process in physical memory before the release.
     pub resident_before: Option<u64>,
     /// Bytes of the whole process in physical memory after the release.
@@ -33,37 +36,107 @@ pub struct ReleaseReport {
     pub duration: Duration,
 }
 
+/// What a card says of its memory around a release, in bytes.
+///
+/// The pool's counters are those of the process: they prove what came back. What is free on the card is for information,
+/// since the renderer and other programs use it, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
+#[reflect(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct CardReport {
+    /// What tensors used of the pool before the release; [`None`] on a device without a pool.
+    pub used_before: Option<u64>,
+    /// What tensors use of the pool after the release: those of other models.
+    pub used_after: Option<u64>,
+    /// What the pool had from the driver before the release.
+    pub reserved_before: Option<u64>,
+    /// What the pool has from the driver after it was trimmed.
+    pub reserved_after: Option<u64>,
+    /// What nobody used of the card before the release.
+    pub free_before: u64,
+    /// What nobody uses of the card after the release.
+    pub free_after: u64,
+    /// What stays in use beside the pool: the CUDA context, cuBLAS and the kernels that were loaded, which go with the
+    /// process, and whatever the renderer and other programs hold.
+    pub stays: u64,
+}
+
 /// What is in use at one moment. Taken on the device thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Snapshot {
     in_use: Option<u64>,
+    card: Option<Card>,
     resident: Option<u64>,
+}
+
+/// A card's figures at one moment. `used` and `reserved` are the pool's, where there is one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Card {
+    pub(super) used: Option<u64>,
+    pub(super) reserved: Option<u64>,
+    pub(super) free: u64,
+    pub(super) total: u64,
+}
+
+impl Card {
+    /// What a load can have: what nobody uses, and what the pool has and does not use.
+    pub(super) fn available(&self) -> u64 {
+        let idle = self.reserved.zip(self.used);
+        let idle = idle.map_or(0, |(reserved, used)| reserved.saturating_sub(used));
+        self.free.saturating_add(idle)
+    }
+
+    fn report(before: Self, after: Self) -> CardReport {
+        let pool = after.reserved.unwrap_or_default();
+        CardReport {
+            used_before: before.used,
+            used_after: after.used,
+            reserved_before: before.reserved,
+            reserved_after: after.reserved,
+            free_before: before.free,
+            free_after: after.free,
+            stays: after.total.saturating_sub(after.free).saturating_sub(pool),
+        }
+    }
 }
 
 impl Snapshot {
     pub(crate) fn take(device: &Device) -> Self {
+        let card = card(device);
         let in_use = match device {
             Device::Cpu => cpu::heap_in_use(),
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => cuda::pool_in_use(device),
             #[cfg(feature = "metal")]
             Device::Metal(device) => Some(metal::allocated(device)),
-            #[cfg(not(all(feature = "cuda", feature = "metal")))]
-            _ => None,
+            _ => card.and_then(|card| card.used),
         };
         Self {
             in_use,
+            card,
             resident: cpu::resident(),
         }
     }
 }
 
+/// The figures of a card, where the device is one. On the device thread.
+pub(super) fn card(device: &Device) -> Option<Card> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::card(device),
+        _ => None,
+    }
+}
+
 /// Waits for what the device still works on, so that a drop that follows frees at once.
 pub(crate) fn settle(device: &Device) {
-    if !device.is_cpu()
-        && let Err(error) = device.synchronize()
-    {
-        tracing::warn!("failed to synchronize the device: {error}");
+    if device.is_cpu() {
+        return;
+    }
+    // The first call after a drop that failed only tells of that, and does not wait.
+    for _ in 0..2 {
+        match device.synchronize() {
+            Ok(()) => return,
+            Err(error) => warn!("failed to synchronize the device: {error}"),
+        }
     }
 }
 
@@ -88,9 +161,11 @@ pub(crate) fn report(
     give_back(device);
     let after = Snapshot::take(device);
     let freed = before.and_then(|before| freed(claimed, before.in_use?, after.in_use?));
+    let card = before.and_then(|before| Some(Card::report(before.card?, after.card?)));
     ReleaseReport {
         claimed,
         freed,
+        card,
         resident_before: before.and_then(|before| before.resident),
         resident_after: after.resident,
         duration: since.map(|since| since.elapsed()).unwrap_or_default(),
@@ -116,6 +191,41 @@ mod tests {
             Some(0),
             "the game allocated meanwhile"
         );
+    }
+
+    fn card(used: Option<u64>, reserved: Option<u64>, free: u64) -> Card {
+        Card {
+            used,
+            reserved,
+            free,
+            total: 1000,
+        }
+    }
+
+    #[test]
+    fn a_card_says_what_came_back_and_what_stays() {
+        let before = card(Some(300), Some(400), 450);
+        let after = card(Some(100), Some(128), 722);
+        assert_eq!(before.available(), 550, "idle blocks can be had, too");
+        let expected = CardReport {
+            used_before: Some(300),
+            used_after: Some(100),
+            reserved_before: Some(400),
+            reserved_after: Some(128),
+            free_before: 450,
+            free_after: 722,
+            stays: 150,
+        };
+        assert_eq!(Card::report(before, after), expected);
+    }
+
+    #[test]
+    fn a_card_without_a_pool_says_what_is_free() {
+        let report = Card::report(card(None, None, 600), card(None, None, 800));
+        assert_eq!((report.used_after, report.reserved_after), (None, None));
+        assert_eq!((report.free_before, report.free_after), (600, 800));
+        assert_eq!(report.stays, 200);
+        assert_eq!(card(None, None, 600).available(), 600);
     }
 
     #[test]

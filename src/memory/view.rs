@@ -26,6 +26,8 @@ pub struct DeviceMemory {
     pub parked: u64,
     /// Loads and jobs that wait for room.
     pub waiting: u32,
+    /// Why the device cannot be used: it could not be opened, or its driver has given it up. It is not tried again.
+    pub unusable: Option<String>,
 }
 
 /// The memory of one model.
@@ -90,6 +92,7 @@ impl DeviceMemory {
             reserved: bytes(Standing::Loading) + ledger.working(),
             parked: bytes(Standing::Parked),
             waiting: ledger.waiting(),
+            unusable: ledger.unusable().map(str::to_owned),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened; [`lose_devices`].
+//! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened; [`lose_devices`], [`break_devices`].
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,14 @@ pub fn run_until_state<P: Pipeline>(app: &mut App, state: ModelState) -> usize {
 /// starts them anew. Devices are shared: so are losses.
 pub fn lose_devices(app: &App) {
     app.world().resource::<LoaderService>().lose_devices();
+}
+
+/// Has an app's devices fail for good, as after an illegal address on a card: what is on them is lost, and they are not
+/// started anew while an app of the process still uses them.
+pub fn break_devices(app: &App, reason: &str) {
+    app.world()
+        .resource::<LoaderService>()
+        .break_devices(reason);
 }
 
 /// Waits without a frame until `done` says so: for what workers do while the game stands still.

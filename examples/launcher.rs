@@ -1,0 +1,52 @@
+//! Starts the build of a game that runs here: the one for CUDA where its libraries and a device are, else the one for the
+//! CPU. Copy it into a crate of its own, and ship `game`, `game_cuda` and `game_cpu` side by side.
+//!
+//! ```sh
+//! cargo run --example launcher -- any arguments of the game
+//! ```
+//!
+//! A program that was built with the feature `cuda` does not start where a library of CUDA is missing, so it cannot decide
+//! by itself. It is started once and asked: a game answers before it makes its app.
+//!
+//! ```
+//! use bevy_candle::prelude::*;
+//! use std::process::exit;
+//!
+//! if std::env::args().any(|argument| argument == "--can-run") {
+//!     exit(i32::from(!DeviceChoice::Cuda(0).is_present()));
+//! }
+//! ```
+
+use std::{
+    env::{args_os, consts::EXE_SUFFIX, current_exe},
+    io,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+fn main() -> io::Result<ExitCode> {
+    let own = current_exe()?;
+    let folder = own.parent().unwrap_or(Path::new("."));
+    let build = |name: &str| folder.join(format!("{name}{EXE_SUFFIX}"));
+    let cuda = build("game_cuda");
+    let game = if can_run(&cuda) {
+        cuda
+    } else {
+        build("game_cpu")
+    };
+    let ended = Command::new(game).args(args_os().skip(1)).status()?;
+    // A game that a signal has ended has no code.
+    let code = ended.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Asks a build. One that lacks a library does not start, and so says no.
+fn can_run(game: &Path) -> bool {
+    let asked = Command::new(game)
+        .arg("--can-run")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|answer| answer.success())
+}

@@ -1,0 +1,86 @@
+//! A device that its driver has given up fails its models, is shown as unusable and is not started anew.
+//!
+//! One test, in steps: the device is the process's.
+
+mod support {
+    pub mod kinds;
+}
+
+use bevy::prelude::*;
+use bevy_candle::{
+    prelude::*,
+    test_kit::{FakeModel, Gate, break_devices, run_until},
+};
+use support::kinds::*;
+
+/// What a driver would say.
+const REASON: &str = "an illegal address";
+
+#[track_caller]
+fn assert_unusable(app: &mut App) {
+    run_until_kind::<0>(app, ModelState::Failed);
+    let error = manager::<0>(app).last_error.clone();
+    assert!(
+        matches!(error.as_deref(), Some(LoadError::DeviceUnusable { device, reason })
+            if device == "Cpu" && reason == REASON),
+        "{error:?}"
+    );
+    assert_eq!(in_use(app), 0);
+}
+
+#[track_caller]
+fn assert_shown(app: &mut App) {
+    run_until(app, "the device as unusable", |world| {
+        let memory = world.resource::<ResourceManager>();
+        let shown = memory.devices()[0].unusable.as_deref();
+        shown.is_some_and(|shown| shown.contains(REASON))
+    });
+}
+
+#[test]
+fn a_device_that_is_given_up_is_not_started_anew() {
+    let (mut one, mut two) = (app(64 * MIB), app(64 * MIB));
+    with_a_loaded_model_and_its_job(&mut one);
+    the_next_load(&mut one);
+    another_app(&mut two);
+    drop((one, two));
+    a_new_start_of_the_game();
+}
+
+fn with_a_loaded_model_and_its_job(app: &mut App) {
+    let gate = Gate::closed();
+    load::<0>(app, &FakeModel::new("a").gate_steps(&gate));
+    let job = job::<0>(app, steps(1));
+    run_until(app, "the job", |_| gate.waiting() == 1);
+    break_devices(app, REASON);
+    assert_unusable(app);
+    assert!(ended(app, job).is_err());
+}
+
+fn the_next_load(app: &mut App) {
+    ask::<0>(app, &FakeModel::new("b"));
+    run_until(app, "another load", |world| {
+        world
+            .resource::<ModelManager<bevy_candle::test_kit::Fake>>()
+            .generation
+            > 1
+    });
+    assert_unusable(app);
+    assert_shown(app);
+    let job = job::<0>(app, steps(1));
+    assert!(matches!(ended(app, job), Err(InferError::ModelFailed(_))));
+}
+
+fn another_app(app: &mut App) {
+    ask::<0>(app, &FakeModel::new("c"));
+    assert_unusable(app);
+    assert_shown(app);
+}
+
+/// As far as a process can: nobody uses the device any more.
+fn a_new_start_of_the_game() {
+    let mut app = app(64 * MIB);
+    load::<0>(&mut app, &FakeModel::new("d"));
+    let memory = app.world().resource::<ResourceManager>();
+    assert_eq!(memory.devices()[0].unusable, None);
+}
