@@ -10,6 +10,8 @@
 //!
 //! - `frame_p99_ratio_{load,infer,unload,cancel}`: the 99th percentile to that of the game alone.
 //! - `frame_worst_ms_*`, `frame_p50_ms_*`, `frame_p99_ms_*`: of each phase; `none` is the game alone.
+//! - `frame_*_touch`: the same for another process, with one thread of a reader's priority that touches 1 GiB of memory
+//!   and frees it, again and again. Nothing of this crate runs in it: so much is the machine's.
 //! - `frame_load_s_ratio`: a load of 1 GiB beside the game, to one in an app that does nothing.
 //! - `frame_steps_ratio`: steps of the sprite model beside the game, to those beside an app that does nothing.
 //! - `pool_wait_p99_ms`: how long a light task waits for `AsyncComputeTaskPool` meanwhile.
@@ -19,6 +21,7 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 mod support {
+    pub mod child;
     pub mod figures;
     pub mod game;
     pub mod machine;
@@ -31,9 +34,13 @@ mod support {
 
 use std::{io, process::ExitCode, time::Instant};
 
+use thread_priority::{ThreadPriority, set_current_thread_priority};
+
 use support::{
+    child::{self, Beside},
     figures::{Figures, median, quantile, worst},
     game::{FRAME, Game, paced_frame, rounds_per_ms},
+    machine,
     phases::Stage,
     weights::{Folder, Set},
 };
@@ -49,6 +56,9 @@ const NAIVE_FRAMES: usize = 20;
 const GUARDED: usize = 1_000;
 
 fn main() -> io::Result<ExitCode> {
+    if child::asked().is_some() {
+        touch_for_ever();
+    }
     let mut figures = Figures::default();
     let rounds = rounds_per_ms();
     let folder = Folder::make(Set::Many)?;
@@ -56,7 +66,7 @@ fn main() -> io::Result<ExitCode> {
     let (idle_load, idle_steps) = (idle.seconds_per_load(5), idle.steps_per_second(5 * 60));
     drop(idle);
     let mut game = Stage::new(Game::new(rounds, 3.0, 2.0), &folder);
-    let seen = play(&mut game);
+    let seen = play(&mut game, &folder)?;
     let none = quantile(&seen.none, 0.99);
     print(&mut figures, "none", &seen.none);
     let phases = [
@@ -72,7 +82,11 @@ fn main() -> io::Result<ExitCode> {
         let ratio = quantile(frames, 0.99) / none;
         figures.at_most(&format!("frame_p99_ratio_{name}"), ratio, 1.2);
     }
-    let waits = quantile(&game.pool_waits(), 0.99);
+    print(&mut figures, "touch", &seen.touch);
+    figures.print("frame_worst_ms_touch", worst(&seen.touch));
+    let ratio = quantile(&seen.touch, 0.99) / none;
+    figures.print("frame_p99_ratio_touch", ratio);
+    let waits = quantile(&seen.pool_waits, 0.99);
     figures.at_most("pool_wait_p99_ms", waits, 5.0);
     let ratio = median(&game.load_seconds) / idle_load;
     figures.at_most("frame_load_s_ratio", ratio, 1.5);
@@ -93,10 +107,12 @@ struct Seen {
     unload: Vec<f64>,
     infer: Vec<f64>,
     cancel: Vec<f64>,
+    touch: Vec<f64>,
+    pool_waits: Vec<f64>,
     steps_per_second: f64,
 }
 
-fn play(game: &mut Stage) -> Seen {
+fn play(game: &mut Stage, folder: &Folder) -> io::Result<Seen> {
     let mut seen = Seen::default();
     let (mut steps, mut seconds) = (0, 0.0);
     for turn in 1..=TURNS {
@@ -107,9 +123,23 @@ fn play(game: &mut Stage) -> Seen {
         let begun = Instant::now();
         steps += game.infer(frames, &mut seen.infer);
         seconds += begun.elapsed().as_secs_f64();
+        seen.pool_waits.extend(game.pool_waits());
+        let beside = Beside::start("touch", folder.path())?;
+        game.alone(frames, &mut seen.touch);
+        drop(beside);
+        game.pool_waits();
     }
     seen.steps_per_second = steps as f64 / seconds;
-    seen
+    Ok(seen)
+}
+
+/// What the other process does.
+fn touch_for_ever() -> ! {
+    let priority = 12.try_into().expect("the priority is below 100");
+    let _ = set_current_thread_priority(ThreadPriority::Crossplatform(priority));
+    loop {
+        machine::touch(1 << 30);
+    }
 }
 
 fn print(figures: &mut Figures, name: &str, frames: &[f64]) {

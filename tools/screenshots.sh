@@ -40,7 +40,7 @@ film() {
     wait $camera || true
     exit $status
   ' film "$programs/$1" "tools/scenes/$2.txt" "$shots/film" "$shots/$3"
-  local colours='split[a][b];[a]palettegen=max_colors=48:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
+  local colours='split[a][b];[a]palettegen=max_colors=96:stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle'
   ffmpeg -loglevel error -y -ss "${FROM:-2}" -i "$shots/$3.mkv" -t "${SECONDS_OF_FILM:-11}" \
     -vf "fps=7,scale=640:360:flags=area,$colours" "$shots/$3.gif"
 }
@@ -52,7 +52,7 @@ for size in 1280x720 1920x1080; do
 done
 film sprite_forge film sprite_forge
 
-for picture in forge forge_unloaded stage_naive; do
+for picture in forge_unloaded stage_naive; do
   convert "$shots/1280x720/$picture.png" +dither -colors 200 -define png:compression-level=9 "assets/docs/$picture.png"
 done
 cp "$shots/sprite_forge.gif" assets/docs/sprite_forge.gif

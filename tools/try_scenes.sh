@@ -42,7 +42,7 @@ try() {
     fail "$case" "it ended with $status: $(tail -n 1 "$log" | cut -d ' ' -f 2-)"
   elif grep -q 'panicked' "$log"; then
     fail "$case" "$(grep -m 1 'panicked' "$log")"
-  elif ! grep -q 'the end gave back' "$log"; then
+  elif ! grep -Eq "the end gave back ${released:-[1-9][0-9.]* MB}" "$log"; then
     fail "$case" 'it does not say what it gave back'
   elif (((ended - closed) / 1000 > patience_ms)); then
     fail "$case" "it was there for $(((ended - closed) / 1000)) ms after its window"
@@ -83,11 +83,13 @@ try_without_display() {
 }
 
 cases=("$@")
-[[ $# -gt 0 ]] || cases=(display states held resize queue close_generating close_loading retry)
+[[ $# -gt 0 ]] || cases=(display states held resize queue close_generating close_loading close_writing stage_keys stage_resize retry)
 for case in "${cases[@]}"; do
   case $case in
     display) try_without_display '' && try_without_display :4711 ;;
-    close_loading) try "$case" frame_stage ;;
+    close_loading | stage_*) try "$case" frame_stage ;;
+    # There is nothing yet.
+    close_writing) released=nothing try "$case" frame_stage ;;
     retry) try_retry ;;
     *) try "$case" sprite_forge ;;
   esac

@@ -5,7 +5,7 @@
 use std::{
     env, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 /// Says that this process is a sample.
@@ -38,6 +38,25 @@ pub fn sample<const N: usize>(name: &str, folder: &Path) -> io::Result<[f64; N]>
             "the sample `{name}` ended with {status} and said: {answer}"
         ))
     })
+}
+
+/// A process beside this one, until it is dropped.
+pub struct Beside(Child);
+
+impl Beside {
+    /// Starts it: what it does is [`asked`] for by name.
+    pub fn start(name: &str, folder: &Path) -> io::Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        let child = command.args([SAMPLE, name]).arg(folder).spawn()?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What a sample has measured.

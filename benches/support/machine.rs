@@ -39,22 +39,31 @@ pub fn read_into_cache(path: &Path) -> io::Result<()> {
 
 /// Touches three times so many bytes of memory, in huge pages, and frees them: the host of a virtual machine takes memory
 /// that was free for two seconds, and giving it back takes ten times as long as a load. That is not what is measured.
-#[cfg(target_os = "linux")]
 pub fn touch_memory(bytes: u64) {
-    let mut memory = vec![0_u8; 3 * bytes as usize];
+    touch(3 * bytes);
+}
+
+/// Touches so many bytes of memory, in huge pages where the system has them, and frees them.
+pub fn touch(bytes: u64) {
+    let mut memory = vec![0_u8; bytes as usize];
     let page = memory.as_ptr().align_offset(2 << 20);
     let pages = &mut memory[page..];
-    #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
-    // SAFETY: the range is memory of this function, and the advice changes nothing that is in it.
-    unsafe {
-        libc::madvise(pages.as_mut_ptr().cast(), pages.len(), libc::MADV_HUGEPAGE);
-    }
+    advise_huge_pages(pages);
     pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     black_box(memory);
 }
 
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(pages: &mut [u8]) {
+    #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
+    // SAFETY: the range is memory of the caller, and the advice changes nothing that is in it.
+    unsafe {
+        libc::madvise(pages.as_mut_ptr().cast(), pages.len(), libc::MADV_HUGEPAGE);
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
-pub fn touch_memory(_: u64) {}
+fn advise_huge_pages(_: &mut [u8]) {}
 
 /// Has the system forget what it keeps of a file. Returns whether that worked.
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! A few hundred sprites on their orbits, while a model of 1 GiB comes and goes: once through `bevy_candle`, once
+//! Two hundred sprites on their orbits, while a model of 1 GiB comes and goes: once through `bevy_candle`, once
 //! the naive way, in a system. The sprites and the frame-time line show the difference.
 //!
 //! | key | |
@@ -23,7 +23,7 @@ mod model;
 mod naive;
 mod orbits;
 
-use kit::{KitPlugin, Options, complaint};
+use kit::{KitPlugin, Options, complain, complaint};
 use model::{Block, Weights};
 
 fn main() -> AppExit {
@@ -35,7 +35,7 @@ fn main() -> AppExit {
     let weights = match Weights::begin() {
         Ok(weights) => weights,
         Err(error) => {
-            complain(&format!("no room for a model of 1 GiB: {error}"));
+            complain(&format!("the model cannot be made: {error}"));
             return AppExit::error();
         }
     };
@@ -66,9 +66,4 @@ fn load_or_unload(
     } else {
         block.load(weights.folder());
     }
-}
-
-#[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn complain(reason: &str) {
-    eprintln!("error: {reason}");
 }

@@ -18,12 +18,16 @@ pub fn complaint() -> Option<String> {
 #[cfg(target_os = "linux")]
 fn answers(name: &str) -> bool {
     use std::{
-        net::TcpStream,
+        net::{TcpStream, ToSocketAddrs},
         os::{
             linux::net::SocketAddrExt,
             unix::net::{SocketAddr, UnixStream},
         },
+        time::Duration,
     };
+
+    /// For a server on another machine.
+    const PATIENCE: Duration = Duration::from_secs(2);
 
     let Some((host, display)) = name.rsplit_once(':') else {
         return false;
@@ -32,7 +36,9 @@ fn answers(name: &str) -> bool {
         return false;
     };
     if !host.is_empty() && host != "unix" {
-        return TcpStream::connect((host, number.saturating_add(6000))).is_ok();
+        let port = number.saturating_add(6000);
+        let mut addresses = (host, port).to_socket_addrs().into_iter().flatten();
+        return addresses.any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok());
     }
     let path = format!("/tmp/.X11-unix/X{number}");
     let hidden = SocketAddr::from_abstract_name(&path);
@@ -44,4 +50,10 @@ fn answers(name: &str) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub fn complaint() -> Option<String> {
     None
+}
+
+/// Says why a scene does not begin.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+pub fn complain(reason: &str) {
+    eprintln!("error: {reason}");
 }

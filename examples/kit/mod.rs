@@ -16,7 +16,7 @@ pub mod palette;
 pub mod plot;
 mod script;
 
-pub use display::complaint;
+pub use display::{complain, complaint};
 use script::ScriptPlugin;
 
 /// The size that the scenes are laid out for; larger windows have larger pixels.
@@ -126,8 +126,11 @@ fn say_released(world: &mut World) {
     for ((name, report), earlier) in releases(world).zip(earlier) {
         match report.filter(|_| report != *earlier) {
             Some(report) => {
-                let (megabytes, took) = (report.claimed as f64 / 1e6, report.duration);
-                info!("{name}: the end gave back {megabytes:.1} MB in {took:.1?}");
+                let (bytes, took) = (report.freed.unwrap_or(report.claimed), report.duration);
+                info!(
+                    "{name}: the end gave back {:.1} MB in {took:.1?}",
+                    bytes as f64 / 1e6
+                );
             }
             None => info!("{name}: the end gave back nothing"),
         }

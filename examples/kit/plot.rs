@@ -13,7 +13,7 @@ use super::{
 const PIXEL: f32 = 2.0;
 
 /// How many times the mark is far above it.
-const FAR: f32 = 10.0;
+const FAR: f32 = 6.0;
 
 /// The last values of something, one a column.
 #[derive(Component)]
@@ -68,10 +68,8 @@ impl Plot {
 
     fn draw(&self, image: &mut Image) {
         let mut put = |x: u32, y: u32, color: Color| _ = image.set_color_at(x, y, color);
-        let mark = self.mark.map(|mark| self.row(mark));
         for (x, y) in (0..self.size.x).flat_map(|x| (0..self.size.y).map(move |y| (x, y))) {
-            let marked = mark == Some(y) && x % 4 < 2;
-            put(x, y, if marked { EDGE } else { PANEL });
+            put(x, y, PANEL);
         }
         let first = self.size.x as usize - self.values.len();
         let mut last = None;
@@ -86,6 +84,11 @@ impl Plot {
             let from = last.replace(row).unwrap_or(row);
             for y in from.min(row)..=from.max(row) {
                 put(x, y, color);
+            }
+        }
+        if let Some(row) = self.mark.map(|mark| self.row(mark)) {
+            for x in (0..self.size.x).filter(|x| x % 4 < 2) {
+                put(x, row, EDGE.lighter(0.2));
             }
         }
     }

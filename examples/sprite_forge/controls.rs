@@ -91,6 +91,7 @@ fn item_cell((class, icon): (u32, ImageNode)) -> impl Bundle {
         Action::Class(class),
         BackgroundColor(items::GROUND),
         BorderColor::all(items::GROUND),
+        Outline::new(px(2), px(0), Color::NONE),
         children![
             (picture, icon, Pickable::IGNORE),
             (
@@ -216,10 +217,11 @@ fn paint(
         Has<Pressed>,
         &mut BackgroundColor,
         &mut BorderColor,
+        Option<&mut Outline>,
     )>,
     mut name: Query<&mut Text, With<ChosenName>>,
 ) {
-    for (action, hovered, pressed, mut ground, mut edge) in &mut buttons {
+    for (action, hovered, pressed, mut ground, mut edge, outline) in &mut buttons {
         let (base, chosen) = match action {
             Action::Class(class) => (items::GROUND, *class == choice.class),
             Action::Sampler(sampler) => (items::GROUND, *sampler == choice.sampler),
@@ -239,6 +241,15 @@ fn paint(
             EDGE
         };
         edge.set_if_neq(BorderColor::all(border));
+        // A picture covers the border.
+        if let Some(mut outline) = outline {
+            let color = match (chosen, hovered.get()) {
+                (true, _) => EMBER,
+                (false, true) => EDGE,
+                (false, false) => Color::NONE,
+            };
+            outline.set_if_neq(Outline { color, ..*outline });
+        }
     }
     for mut text in &mut name {
         let shown = format!("Item: {}", items::NAMES[choice.class as usize]);

@@ -31,7 +31,7 @@ mod layout;
 mod queue;
 mod stage;
 
-use kit::{KitPlugin, Options, complaint};
+use kit::{KitPlugin, Options, complain, complaint};
 
 /// The kind of model that the forge works with.
 type Sprites = DdpmPipeline;
@@ -76,9 +76,4 @@ fn main() -> AppExit {
             },
         )
         .run()
-}
-
-#[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn complain(reason: &str) {
-    eprintln!("error: {reason}");
 }

@@ -25,6 +25,7 @@ pub fn plugin(app: &mut App) {
         .add_observer(finish)
         .add_observer(take_away)
         .add_systems(Update, (show_length, paint_rows))
+        .add_systems(OnEnter(ModelState::Loaded.of::<Sprites>()), forget)
         .add_systems(PostUpdate, items::fit_pictures.before(UiSystems::Layout));
 }
 
@@ -35,6 +36,10 @@ pub struct Forge;
 /// As many as fit.
 const LONGEST: usize = 5;
 const STEPS: u32 = 30;
+const FULL: &str = "The queue is full.";
+
+/// A second click within this time, in seconds, is meant for the row that is gone.
+const DOUBLE_CLICK: f32 = 0.3;
 
 #[derive(Resource)]
 struct Seeds(u64);
@@ -104,11 +109,7 @@ fn forge(
     };
     let full = waiting.is_some_and(|waiting| waiting.len() >= LONGEST);
     for mut text in &mut complaint {
-        text.0 = if full {
-            "The queue is full.".into()
-        } else {
-            String::new()
-        };
+        text.0 = if full { FULL.into() } else { String::new() };
     }
     if full {
         return;
@@ -206,6 +207,7 @@ fn finish(
 ) {
     match done.take() {
         Ok(output) => {
+            forget(complaint);
             if let Some(picture) = items::picture(&output) {
                 commands.trigger(Finished { picture });
             }
@@ -219,14 +221,41 @@ fn finish(
     commands.entity(done.entity).try_despawn();
 }
 
-fn take_away(activate: On<Activate>, orders: Query<(), With<Order>>, mut commands: Commands) {
-    if orders.contains(activate.entity) {
+/// What was wrong is over.
+fn forget(mut complaint: Query<&mut Text, With<Complaint>>) {
+    for mut text in &mut complaint {
+        if !text.0.is_empty() {
+            text.0.clear();
+        }
+    }
+}
+
+fn take_away(
+    activate: On<Activate>,
+    orders: Query<(), With<Order>>,
+    time: Res<Time<Real>>,
+    mut last: Local<f32>,
+    mut commands: Commands,
+) {
+    let now = time.elapsed_secs();
+    if orders.contains(activate.entity) && now - *last > DOUBLE_CLICK {
+        *last = now;
         commands.entity(activate.entity).try_despawn();
     }
 }
 
-fn show_length(orders: Query<(), With<Order>>, mut title: Query<&mut Text, With<Length>>) {
-    let shown = match orders.iter().count() {
+fn show_length(
+    orders: Query<(), With<Order>>,
+    mut title: Query<&mut Text, With<Length>>,
+    mut complaint: Query<&mut Text, (With<Complaint>, Without<Length>)>,
+) {
+    let jobs = orders.iter().count();
+    for mut text in &mut complaint {
+        if jobs < LONGEST && text.0 == FULL {
+            text.0.clear();
+        }
+    }
+    let shown = match jobs {
         0 => "Queue: nothing is on order".into(),
         jobs => format!("Queue: {jobs}  (click to take away)"),
     };

@@ -57,8 +57,12 @@ pub(super) fn add_cards(
         for kind in (0..cards.0.len()).filter(|kind| cards.get(*kind).is_some()) {
             if !panel.cards.contains(&kind) {
                 panel.cards.push(kind);
-                let card = commands.spawn(card(kind)).id();
-                commands.entity(entity).add_child(card);
+                // The panel may go in the same frame.
+                commands.queue(move |world: &mut World| {
+                    if let Ok(mut panel) = world.get_entity_mut(entity) {
+                        panel.with_child(card(kind));
+                    }
+                });
             }
         }
     }
@@ -84,8 +88,8 @@ fn card(kind: usize) -> impl Bundle {
             bar(kind),
             line(kind, Line::Progress, 13.0, TEXT),
             line(kind, Line::Memory, 13.0, TEXT),
-            line(kind, Line::Error, 13.0, ERROR),
             buttons(kind),
+            line(kind, Line::Error, 13.0, ERROR),
         ],
     )
 }
@@ -108,7 +112,7 @@ fn head(kind: usize) -> impl Bundle {
         row(8.0),
         children![
             (lamp, BackgroundColor(DIM), Lamp, OfKind(kind)),
-            (name, line(kind, Line::Name, 15.0, TEXT)),
+            (name, children![line(kind, Line::Name, 15.0, TEXT)]),
             line(kind, Line::State, 13.0, DIM),
         ],
     )
@@ -122,8 +126,18 @@ fn row(gap: f32) -> Node {
     }
 }
 
+/// A text. The progress keeps its room where there is nothing to say, so that the buttons stay where they are.
 fn line(kind: usize, line: Line, size: f32, color: Color) -> impl Bundle {
+    let min_height = match line {
+        Line::Progress => px((size * 1.2).ceil()),
+        _ => auto(),
+    };
+    let node = Node {
+        min_height,
+        ..default()
+    };
     (
+        node,
         Text::default(),
         TextFont::from_font_size(size),
         TextColor(color),

@@ -61,7 +61,7 @@ impl Card {
             format!("{:?}", status.current_state),
             model.map_or("no model".into(), ToString::to_string),
             progress(status),
-            format!("{} claimed, {jobs} queued", bytes(status.memory)),
+            format!("{} claimed, {}", bytes(status.memory), count(jobs)),
             error.map_or(String::new(), |error| error.to_string()),
         ];
         Self {
@@ -100,8 +100,19 @@ fn progress(status: &ModelStatus) -> String {
         ModelState::Unloading => "giving memory back".into(),
         ModelState::Failed => "failed".into(),
         ModelState::Idle => status.last_release.map_or(String::new(), |report| {
-            format!("{} given back", bytes(report.claimed))
+            format!(
+                "{} given back",
+                bytes(report.freed.unwrap_or(report.claimed))
+            )
         }),
+    }
+}
+
+/// Jobs, those that run included.
+fn count(jobs: usize) -> String {
+    match jobs {
+        1 => "1 job".into(),
+        jobs => format!("{jobs} jobs"),
     }
 }
 
@@ -139,7 +150,7 @@ mod tests {
         assert_eq!(card.done, 0.25);
         assert_eq!(card.line(Line::Model), "swords");
         assert_eq!(card.line(Line::Progress), "1.8 MB of 7.2 MB");
-        assert_eq!(card.line(Line::Memory), "7.2 MB claimed, 2 queued");
+        assert_eq!(card.line(Line::Memory), "7.2 MB claimed, 2 jobs");
         assert!(card.can(ModelRequest::Unload) && !card.can(ModelRequest::Load));
     }
 

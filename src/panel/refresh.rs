@@ -132,12 +132,15 @@ pub(super) fn paint_buttons(
     }
 }
 
+/// The panel may go in the same frame.
 fn set_disabled(button: &mut EntityCommands, disabled: bool) {
     if disabled {
         // A press that is under way ends here: its release would come to a button that does not listen.
-        button.insert(InteractionDisabled).remove::<Pressed>();
+        button
+            .try_insert(InteractionDisabled)
+            .try_remove::<Pressed>();
     } else {
-        button.remove::<InteractionDisabled>();
+        button.try_remove::<InteractionDisabled>();
     }
 }
 
