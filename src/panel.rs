@@ -12,6 +12,8 @@
 
 use bevy::{picking::PickingPlugin, prelude::*, ui_widgets::ButtonPlugin};
 
+use tracing::warn;
+
 use crate::{CandleSystems, ModelKinds};
 
 mod build;
