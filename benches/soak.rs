@@ -6,7 +6,8 @@
 //!
 //! Each cycle loads a model, runs a job and unloads; every third is cancelled on the way, at a place that a fixed
 //! sequence chooses. Prints the growth from cycle 100 to cycle 1,000, as `name value` lines: resident memory, bytes
-//! on the heap, open files and threads. Fails where one is above its bar.
+//! on the heap, open files and threads. Resident memory is the median of the twenty cycles up to there: how much of what
+//! is free the C library keeps at one moment is chance. Fails where one is above its bar.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -29,6 +30,9 @@ const CYCLES: usize = 1_000;
 /// What comes before has filled the caches.
 const WARM: usize = 100;
 
+/// Cycles of which the resident memory is the median.
+const LOOKED_AT: usize = 20;
+
 /// Resident mebibytes, bytes on the heap, open files, threads.
 const BARS: [i64; 4] = [1, 4096, 0, 0];
 
@@ -49,16 +53,18 @@ fn main() -> ExitCode {
     app.finish();
     app.cleanup();
     let mut chance = Chance(0x5eed);
+    let mut resident = Vec::with_capacity(CYCLES);
     let mut warm = None;
     for cycle in 1..=CYCLES {
         fake_life(&mut app, &mut chance);
         folder_life(&mut app, &mut chance);
+        resident.push(resident_mib());
         if cycle == WARM {
-            warm = Some(Figures::take());
+            warm = Some(Figures::take(&resident));
         }
     }
     let warm = warm.expect("there were more cycles than that");
-    let growth = Figures::take().since(&warm);
+    let growth = Figures::take(&resident).since(&warm);
     for (name, value) in NAMES.iter().zip(growth) {
         println!("{name} {value}");
     }
@@ -123,7 +129,8 @@ fn life<P: Pipeline>(app: &mut App, chance: &mut Chance, source: ModelSource, re
 struct Figures([i64; 4]);
 
 impl Figures {
-    fn take() -> Self {
+    /// `resident`: mebibytes after each cycle.
+    fn take(resident: &[i64]) -> Self {
         // What the last life has sent to threads that nobody waits for.
         let mut before = allocator::all_bytes();
         wait_until("a heap at rest", || {
@@ -131,7 +138,7 @@ impl Figures {
             before == std::mem::replace(&mut before, allocator::all_bytes())
         });
         Self([
-            resident_mib(),
+            median(&resident[resident.len() - LOOKED_AT..]),
             allocator::all_bytes(),
             entries("/proc/self/fd"),
             entries("/proc/self/task"),
@@ -148,6 +155,12 @@ fn resident_mib() -> i64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
     kib.unwrap_or(0_i64) / 1024
+}
+
+fn median(values: &[i64]) -> i64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
 
 /// Only Linux lists them.

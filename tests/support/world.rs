@@ -351,12 +351,21 @@ impl Game {
     #[track_caller]
     pub fn rest(&mut self) {
         self.run_until("comes to no rest", |game| {
-            game.rests(0) && game.rests(1) && game.memory().in_use() == game.alive()
+            game.rests(0)
+                && game.rests(1)
+                && !game.is_leaving()
+                && game.memory().in_use() == game.alive()
         });
         for kind in 0..2 {
             self.check_status(kind);
         }
         self.check_story();
+    }
+
+    /// Whether a parked model is on its way out: its manager is Idle all the while.
+    fn is_leaving(&self) -> bool {
+        let mut models = self.memory().models().iter();
+        models.any(|model| model.standing == Standing::Leaving)
     }
 
     fn rests(&self, kind: usize) -> bool {
