@@ -67,25 +67,7 @@ fn main() -> io::Result<ExitCode> {
     drop(idle);
     let mut game = Stage::new(Game::new(rounds, 3.0, 2.0), &folder);
     let seen = play(&mut game, &folder)?;
-    let none = quantile(&seen.none, 0.99);
-    print(&mut figures, "none", &seen.none);
-    let phases = [
-        ("load", &seen.load),
-        ("infer", &seen.infer),
-        ("unload", &seen.unload),
-        ("cancel", &seen.cancel),
-    ];
-    for (name, frames) in phases {
-        print(&mut figures, name, frames);
-        let bar = format!("frame_worst_ms_{name}");
-        figures.at_most(&bar, worst(frames), 16.7);
-        let ratio = quantile(frames, 0.99) / none;
-        figures.at_most(&format!("frame_p99_ratio_{name}"), ratio, 1.2);
-    }
-    print(&mut figures, "touch", &seen.touch);
-    figures.print("frame_worst_ms_touch", worst(&seen.touch));
-    let ratio = quantile(&seen.touch, 0.99) / none;
-    figures.print("frame_p99_ratio_touch", ratio);
+    print_phases(&mut figures, &seen);
     let waits = quantile(&seen.pool_waits, 0.99);
     figures.at_most("pool_wait_p99_ms", waits, 5.0);
     let ratio = median(&game.load_seconds) / idle_load;
@@ -97,6 +79,29 @@ fn main() -> io::Result<ExitCode> {
     drop(game);
     guarded(&mut figures, rounds, &folder);
     Ok(figures.finish())
+}
+
+/// The frames of each phase, to those of the game alone.
+fn print_phases(figures: &mut Figures, seen: &Seen) {
+    let none = quantile(&seen.none, 0.99);
+    print(figures, "none", &seen.none);
+    let phases = [
+        ("load", &seen.load),
+        ("infer", &seen.infer),
+        ("unload", &seen.unload),
+        ("cancel", &seen.cancel),
+    ];
+    for (name, frames) in phases {
+        print(figures, name, frames);
+        let bar = format!("frame_worst_ms_{name}");
+        figures.at_most(&bar, worst(frames), 16.7);
+        let ratio = quantile(frames, 0.99) / none;
+        figures.at_most(&format!("frame_p99_ratio_{name}"), ratio, 1.2);
+    }
+    print(figures, "touch", &seen.touch);
+    figures.print("frame_worst_ms_touch", worst(&seen.touch));
+    let ratio = quantile(&seen.touch, 0.99) / none;
+    figures.print("frame_p99_ratio_touch", ratio);
 }
 
 /// The frames that overlapped each phase, in milliseconds.

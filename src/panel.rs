@@ -11,7 +11,6 @@
 //! ```
 
 use bevy::{picking::PickingPlugin, prelude::*, ui_widgets::ButtonPlugin};
-
 use tracing::warn;
 
 use crate::{CandleSystems, ModelKinds};

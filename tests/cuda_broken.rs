@@ -42,11 +42,7 @@ fn a_broken_card_is_shown_and_not_tried_again() {
 #[track_caller]
 fn assert_unusable(app: &mut App) {
     app.update();
-    let error = app
-        .world()
-        .resource::<ModelManager<Card>>()
-        .last_error
-        .clone();
+    let error = last_error(app);
     assert!(
         matches!(error.as_deref(), Some(LoadError::DeviceUnusable { .. })),
         "{error:?}"

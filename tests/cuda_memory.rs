@@ -83,11 +83,7 @@ fn a_model_that_is_too_large(app: &mut App) {
     load::<Card>(app, source("large", &[64 << 20]));
     run_until_state::<Card>(app, ModelState::Loading);
     run_until_state::<Card>(app, ModelState::Failed);
-    let error = app
-        .world()
-        .resource::<ModelManager<Card>>()
-        .last_error
-        .clone();
+    let error = last_error(app);
     assert!(
         matches!(error.as_deref(), Some(LoadError::DeviceOutOfMemory { needed, free })
             if *needed == 256 * MIB && *free < 256 * MIB && *free > 0),

@@ -17,7 +17,10 @@ use crate::{
 
 pub fn plugin(app: &mut App) {
     app.init_resource::<Choice>()
-        .add_systems(Update, (take_keys, ask_model, paint).chain())
+        .add_systems(
+            Update,
+            (take_keys, ask_model, paint, outline, show_name).chain(),
+        )
         .add_observer(choose);
 }
 
@@ -217,11 +220,9 @@ fn paint(
         Has<Pressed>,
         &mut BackgroundColor,
         &mut BorderColor,
-        Option<&mut Outline>,
     )>,
-    mut name: Query<&mut Text, With<ChosenName>>,
 ) {
-    for (action, hovered, pressed, mut ground, mut edge, outline) in &mut buttons {
+    for (action, hovered, pressed, mut ground, mut edge) in &mut buttons {
         let (base, chosen) = match action {
             Action::Class(class) => (items::GROUND, *class == choice.class),
             Action::Sampler(sampler) => (items::GROUND, *sampler == choice.sampler),
@@ -241,16 +242,23 @@ fn paint(
             EDGE
         };
         edge.set_if_neq(BorderColor::all(border));
-        // A picture covers the border.
-        if let Some(mut outline) = outline {
-            let color = match (chosen, hovered.get()) {
-                (true, _) => EMBER,
-                (false, true) => EDGE,
-                (false, false) => Color::NONE,
-            };
-            outline.set_if_neq(Outline { color, ..*outline });
-        }
     }
+}
+
+/// The picture of an item covers its border: what is chosen has a line around it.
+fn outline(choice: Res<Choice>, mut items: Query<(&Action, &Hovered, &mut Outline)>) {
+    for (action, hovered, mut outline) in &mut items {
+        let chosen = matches!(action, Action::Class(class) if *class == choice.class);
+        let color = match (chosen, hovered.get()) {
+            (true, _) => EMBER,
+            (false, true) => EDGE,
+            (false, false) => Color::NONE,
+        };
+        outline.set_if_neq(Outline { color, ..*outline });
+    }
+}
+
+fn show_name(choice: Res<Choice>, mut name: Query<&mut Text, With<ChosenName>>) {
     for mut text in &mut name {
         let shown = format!("Item: {}", items::NAMES[choice.class as usize]);
         if text.0 != shown {

@@ -192,6 +192,11 @@ pub fn last_report(app: &App) -> CardReport {
     report.card.expect("a card has counters")
 }
 
+pub fn last_error(app: &App) -> Option<Arc<LoadError>> {
+    let manager = app.world().resource::<ModelManager<Card>>();
+    manager.last_error.clone()
+}
+
 #[derive(Component)]
 struct Answer<P: Pipeline>(Option<Result<P::Output, InferError>>);
 

@@ -15,6 +15,9 @@ use bevy_candle::{
 };
 
 use super::reference::{Reference, Request, Which};
+use checks::{MayExceedBudget, in_every_frame};
+
+mod checks;
 
 /// What a model has, in bytes.
 pub const MODEL: u64 = 16 << 10;
@@ -397,36 +400,6 @@ impl Game {
             .sum()
     }
 
-    #[track_caller]
-    fn check_status(&self, kind: usize) {
-        let status = self.status(kind);
-        let current = self.current(kind).map(|model| model.which);
-        match status.current_state {
-            ModelState::Loaded => {
-                assert!(current.is_some_and(Which::loads), "{current:?}");
-                assert_eq!(status.memory, MODEL);
-                assert_eq!(status.progress.done, status.progress.total);
-            }
-            ModelState::Failed => {
-                let error = status.last_error.as_deref();
-                let as_scripted = match self.references[kind].last {
-                    Some(Which::Fails) => matches!(error, Some(LoadError::Build { .. })),
-                    Some(Which::Panics) => matches!(error, Some(LoadError::Panicked { .. })),
-                    _ => false,
-                };
-                assert!(as_scripted, "{error:?}");
-            }
-            ModelState::Idle => assert_eq!((current, status.memory), (None, 0)),
-            ModelState::Loading | ModelState::Unloading => {}
-        }
-    }
-
-    fn check_story(&self) {
-        let world = self.app.world();
-        world.resource::<Recorder<Fake>>().assert_consistent();
-        world.resource::<Recorder<Fake<1>>>().assert_consistent();
-    }
-
     /// Opens all gates, waits until everything has run out, and unloads.
     pub fn run_out(&mut self) {
         self.open_gates();
@@ -450,11 +423,6 @@ impl Game {
         self.assert_empty();
     }
 
-    #[track_caller]
-    fn assert_empty(&self) {
-        assert_eq!((self.memory().in_use(), self.alive()), (0, 0), "{self:?}");
-    }
-
     /// Tears the world down in the middle of everything.
     pub fn drop_world(self) {
         let Self { app, models, .. } = self;
@@ -472,25 +440,6 @@ impl Game {
             model.building.open();
             model.steps.open();
         }
-    }
-}
-
-impl Asked {
-    fn check(&self, result: &Result<FakeOutput, InferError>) {
-        let fits = match result {
-            Ok(output) => {
-                !self.panics && (output.settings.value, output.steps) == (self.settings, self.steps)
-            }
-            Err(InferError::Panicked(_)) => self.panics,
-            Err(error) => {
-                let refuses = matches!(
-                    error,
-                    InferError::NotLoaded | InferError::ModelFailed(_) | InferError::Unloaded
-                );
-                refuses && self.may_be_refused
-            }
-        };
-        assert!(fits, "{result:?}");
     }
 }
 
@@ -524,25 +473,4 @@ fn add_kind<const KIND: usize>(app: &mut App) {
             ends.0.push((entity, done.take()));
         },
     );
-}
-
-/// There while a test lowers the budget below what is in use.
-#[derive(Resource)]
-struct MayExceedBudget;
-
-/// What holds in each frame: the budget, and at most one load and one loaded model a manager.
-fn in_every_frame(memory: Res<ResourceManager>, may_exceed: Option<Res<MayExceedBudget>>) {
-    for device in memory.devices() {
-        let within = device.budget.is_none_or(|budget| device.in_use <= budget);
-        let ever = device.budget.is_none_or(|budget| device.peak <= budget);
-        assert!((within && ever) || may_exceed.is_some(), "{device:?}");
-    }
-    let models = memory.models();
-    for (i, model) in models.iter().enumerate() {
-        let same = |other: &bevy_candle::ModelMemory| {
-            (other.slot, other.standing) == (model.slot, model.standing)
-        };
-        let single = matches!(model.standing, Standing::Loading | Standing::Loaded);
-        assert!(!single || !models[..i].iter().any(same), "{models:?}");
-    }
 }
