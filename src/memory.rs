@@ -40,6 +40,7 @@ mod line;
 #[cfg(feature = "metal")]
 mod metal;
 mod release;
+mod stretch;
 mod view;
 
 pub use account::Standing;
@@ -48,7 +49,7 @@ pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
 #[cfg(feature = "cuda")]
 pub(crate) use budget::{ensure_free, free_bytes};
-pub(crate) use cpu::{MAPPED, prefer_huge_pages, prepare_heap};
+pub(crate) use cpu::prefer_huge_pages;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
 pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
@@ -57,6 +58,7 @@ use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
 pub use release::{CardReport, ReleaseReport};
 pub(crate) use release::{Snapshot, report, settle};
+pub(crate) use stretch::{MAPPED, Stretch, StretchEnd};
 pub use view::{DeviceMemory, ModelMemory};
 
 /// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of

@@ -17,34 +17,52 @@ use super::{
     progress::ProgressCell,
     ticket::Ticket,
 };
-use crate::{LoadError, ModelFiles, memory::prepare_heap, panics::caught, signal::Signal};
+use crate::{
+    LoadError, ModelFiles,
+    memory::{MAPPED, Stretch},
+    panics::caught,
+    signal::Signal,
+};
 
 /// Bytes read at once: the longest a reader goes on after a cancel.
 pub(super) const CHUNK: usize = 1 << 20;
 
-/// Tensors are read together up to so many bytes, the fewest and the most. The memory of those that are read together
-/// lies side by side, in whole huge pages.
-const BATCH: RangeInclusive<u64> = 8 << 20..=32 << 20;
+/// Tensors are read together up to so many bytes of memory, the fewest and the most. The memory of those that are read
+/// together lies side by side: less than what is always mapped.
+const BATCH: RangeInclusive<u64> = 8 << 20..=(MAPPED as u64 - (1 << 20));
+
+/// Models from so many bytes on get huge pages. Others are read in milliseconds anyway, and after an unload each reader's
+/// heap may keep a part of its last huge page.
+const HUGE_PAGES: u64 = 64 << 20;
 
 /// A large model is cut into so many parts at least.
 const PARTS: u64 = 16;
+
+/// Whether a model of so many bytes gets huge pages.
+pub(super) fn gets_huge_pages(bytes: u64) -> bool {
+    bytes >= HUGE_PAGES
+}
 
 /// A run of tensors that one reader reads.
 pub(super) type Batch = Vec<(Arc<str>, TensorPlan)>;
 
 /// Cuts the tensors, in the order of their files, into runs for the readers.
-pub(super) fn batches(tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>) -> Vec<Batch> {
+pub(super) fn batches(
+    tensors: impl IntoIterator<Item = (Arc<str>, TensorPlan)>,
+    dtype: DType,
+) -> Vec<Batch> {
     let tensors: Batch = tensors.into_iter().collect();
-    let total = sum(tensors.iter().map(|(_, tensor)| tensor.stored_bytes()));
-    cut(tensors, (total / PARTS).clamp(*BATCH.start(), *BATCH.end()))
+    let total = sum(tensors.iter().map(|(_, tensor)| tensor.run_bytes(dtype)));
+    let limit = (total / PARTS).clamp(*BATCH.start(), *BATCH.end());
+    cut(tensors, limit, dtype)
 }
 
-fn cut(mut tensors: Batch, limit: u64) -> Vec<Batch> {
+fn cut(mut tensors: Batch, limit: u64, dtype: DType) -> Vec<Batch> {
     tensors.sort_by(|(_, a), (_, b)| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
     let mut batches: Vec<Batch> = Vec::new();
     let mut room = 0;
     for (name, tensor) in tensors {
-        let bytes = tensor.stored_bytes();
+        let bytes = tensor.run_bytes(dtype);
         match batches.last_mut() {
             Some(batch) if bytes <= room => batch.push((name, tensor)),
             _ => {
@@ -64,6 +82,7 @@ pub(super) struct Reading<C> {
     pub(super) progress: Arc<ProgressCell>,
     pub(super) owner: Sender<ToOwner<C>>,
     pub(super) signal: Signal,
+    pub(super) huge_pages: bool,
     /// Where buffers for a card are borrowed.
     #[cfg(feature = "cuda")]
     pub(super) lender: Option<Lender>,
@@ -87,7 +106,8 @@ impl<C> Reading<C> {
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
         let bytes = sum(batch.iter().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
-        let stretch = prepare_heap(bytes);
+        let (mut stretch, end) = Stretch::take(bytes, batch.len(), self.huge_pages);
+        ticket.keep_to_the_end(end);
         let mut reserved = Vec::with_capacity(batch.len());
         for (name, tensor) in batch {
             if !ticket.is_wanted() {
@@ -96,7 +116,7 @@ impl<C> Reading<C> {
             let values = self.reserve(&name, &tensor)?;
             reserved.push((name, tensor, values));
         }
-        drop(stretch);
+        stretch.is_taken();
         for (name, tensor, mut values) in reserved {
             if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
                 return Ok(false);
@@ -263,7 +283,7 @@ mod tests {
             tensor("a", 7 << 20, 4 * mib),
             tensor("a", 11 << 20, 1),
         ];
-        let names: Vec<Vec<_>> = cut(tensors.into(), 8 << 20)
+        let names: Vec<Vec<_>> = cut(tensors.into(), 8 << 20, DType::F32)
             .iter()
             .map(|batch| batch.iter().map(|(name, _)| name.to_string()).collect())
             .collect();

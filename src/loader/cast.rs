@@ -141,16 +141,15 @@ impl HostTensor {
 }
 
 /// Memory for elements. Large blocks are mapped anew, and come as zeros that nobody has to write. Zeros of a block that
-/// was used before would be written at once, in small pages; so there the block is left alone until it is grown into,
-/// chunk by chunk, in huge ones.
+/// was used before would be written at once; so there the block is left alone until it is grown into, chunk by chunk.
 fn reserve<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
     let mut values = Vec::new();
     if elements.checked_mul(size_of::<T>())? > MAPPED {
         values = try_zeroed_vec(elements).ok()?;
+        prefer_huge_pages(&mut values);
     } else {
         values.try_reserve_exact(elements).ok()?;
     }
-    prefer_huge_pages(&mut values);
     Some(values)
 }
 

@@ -11,7 +11,7 @@ use candle_core::DType;
 #[cfg(feature = "cuda")]
 use super::staging::{Lender, Stage};
 use super::{
-    batch::{Reading, batches, read_batch},
+    batch::{Reading, batches, gets_huge_pages, read_batch},
     owner::{OwnerLink, ToOwner},
     plan::{TensorPlan, sum},
     progress::{LoadPhase, ProgressCell},
@@ -112,17 +112,19 @@ impl<P: Pipeline> LoadTask<P> {
         self.enter(LoadPhase::Reading);
         #[cfg(feature = "cuda")]
         let lender = self.stage(&tensors).await?;
+        let bytes = sum(tensors.values().map(|tensor| tensor.run_bytes(self.dtype)));
         let reading = Arc::new(Reading {
             files: self.files.clone(),
             dtype: self.dtype,
             progress: self.progress.clone(),
             owner: self.owner.inbox.clone(),
             signal: self.signal.clone(),
+            huge_pages: gets_huge_pages(bytes),
             #[cfg(feature = "cuda")]
             lender,
         });
         let (done, finished) = async_channel::unbounded();
-        let batches = batches(tensors);
+        let batches = batches(tensors, self.dtype);
         let mut unread = batches.len();
         for batch in batches {
             let (reading, ticket, done) =

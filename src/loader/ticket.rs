@@ -1,7 +1,7 @@
 //! [`Ticket`]: travels with every buffer of a load; its end is the proof that the memory is back.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     LoadError, ReleaseReport,
     device::DeviceHandle,
     lifeline::Watch,
-    memory::{self, Account, Claim, Snapshot},
+    memory::{self, Account, Claim, Snapshot, StretchEnd},
     state::Ended,
 };
 
@@ -51,6 +51,7 @@ pub(crate) struct Ticket {
     error: OnceLock<LoadError>,
     claim: OnceLock<Claim>,
     before: OnceLock<(Instant, Snapshot)>,
+    ends: Mutex<Vec<StretchEnd>>,
     account: Arc<Account>,
     device: DeviceHandle,
     readers: ReaderHandle,
@@ -72,6 +73,7 @@ impl Ticket {
             error: OnceLock::new(),
             claim: OnceLock::new(),
             before: OnceLock::new(),
+            ends: Mutex::default(),
             account,
             device,
             readers,
@@ -106,6 +108,12 @@ impl Ticket {
         let _ = self.claim.set(claim);
     }
 
+    /// Keeps what lies behind tensors until their memory is back.
+    pub(crate) fn keep_to_the_end(&self, end: StretchEnd) {
+        let ends = self.ends.lock();
+        ends.unwrap_or_else(PoisonError::into_inner).push(end);
+    }
+
     /// Remembers what was in use just before the memory is let go.
     pub(crate) fn before_release(&self, device: &Device) {
         self.before
@@ -123,6 +131,7 @@ impl Drop for Ticket {
             generation: self.generation,
             claim: self.claim.take(),
             before: self.before.take(),
+            ends: std::mem::take(self.ends.get_mut().unwrap_or_else(PoisonError::into_inner)),
             account: self.account.clone(),
             error,
             tell: self.tell.take(),
@@ -138,6 +147,7 @@ struct Ending {
     generation: u64,
     claim: Option<Claim>,
     before: Option<(Instant, Snapshot)>,
+    ends: Vec<StretchEnd>,
     account: Arc<Account>,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
@@ -146,9 +156,14 @@ struct Ending {
 impl Ending {
     /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
     /// model had many small tensors, and the jobs of others go on.
-    fn release(self, device: Option<&Device>, readers: &ReaderHandle) {
+    fn release(mut self, device: Option<&Device>, readers: &ReaderHandle) {
         match device {
-            Some(Device::Cpu) => readers.clean_up(move || self.measure(Some(&Device::Cpu))),
+            Some(Device::Cpu) => {
+                // What jobs have used.
+                let end = StretchEnd::of_this_heap(self.claimed());
+                self.ends.push(end);
+                readers.clean_up(move || self.measure(Some(&Device::Cpu)));
+            }
             device => self.measure(device),
         }
     }
@@ -170,6 +185,7 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
+        self.ends.clear();
         self.claim = None;
         self.account.close();
         tell(Gone {

@@ -2,6 +2,9 @@
 //!
 //! The only calls of the operating system for memory are here, each with a portable fallback.
 
+#[cfg(target_os = "linux")]
+use std::ops::Range;
+
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 use super::budget::Physical;
@@ -12,7 +15,7 @@ const HUGE: usize = 2 << 20;
 
 /// Smaller buffers are left alone: they come and go too often.
 #[cfg(target_os = "linux")]
-const LARGE: usize = 256 << 10;
+pub(super) const LARGE: usize = 256 << 10;
 
 /// The memory that this process may use: the machine's, or its container's where that has less.
 pub(super) fn physical() -> Option<Physical> {
@@ -51,61 +54,28 @@ fn container(system: &mut System) -> Option<Physical> {
 #[cfg(target_os = "linux")]
 pub(crate) fn prefer_huge_pages<T>(buffer: &mut Vec<T>) {
     let bytes = buffer.capacity() * size_of::<T>();
-    if bytes < LARGE {
-        return;
-    }
-    // Whole pages: the ends of a buffer share theirs with its neighbours, which are weights, too.
-    let address = buffer.as_ptr().addr();
-    let (start, end) = (
-        address / HUGE * HUGE,
-        (address + bytes).next_multiple_of(HUGE),
-    );
-    #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
-    // SAFETY: the advice changes how memory is backed and nothing that is in it, whoever it belongs to. The range
-    // starts at a page; where a part of it is not mapped, that part is passed over.
-    unsafe {
-        libc::madvise(
-            std::ptr::without_provenance_mut(start),
-            end - start,
-            libc::MADV_HUGEPAGE,
-        );
+    if bytes >= LARGE {
+        let start = buffer.as_ptr().addr();
+        advise(start..start + bytes, libc::MADV_HUGEPAGE);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn prefer_huge_pages<T>(_: &mut Vec<T>) {}
 
-/// The C library maps larger blocks one by one, whatever it has learned; it takes the others from its heaps.
-pub(crate) const MAPPED: usize = 32 << 20;
-
-/// Has blocks of so many bytes together, which are taken while the result lives, come from one stretch of the C
-/// library's heap, in huge pages.
-///
-/// A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it to
-/// its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. It maps what is larger than any such
-/// block that was freed, so the stretch is taken and freed for that. Then it is taken as one block and given back but for
-/// its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) fn prepare_heap(bytes: u64) -> Vec<u8> {
-    if bytes < LARGE as u64 || bytes > MAPPED as u64 {
-        return Vec::new();
+/// Says which pages memory shall have that is not touched yet.
+#[cfg(target_os = "linux")]
+pub(super) fn advise(addresses: Range<usize>, pages: libc::c_int) {
+    // Whole pages: the ends of a buffer share theirs with its neighbours, which are weights, too.
+    let start = addresses.start / HUGE * HUGE;
+    let end = addresses.end.next_multiple_of(HUGE);
+    #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
+    // SAFETY: the two advices for huge pages change how memory is backed and nothing that is in it, whoever it
+    // belongs to. The range starts at a page; where a part of it is not mapped, that part is passed over.
+    unsafe {
+        debug_assert!([libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE].contains(&pages));
+        libc::madvise(std::ptr::without_provenance_mut(start), end - start, pages);
     }
-    // Less than what is always mapped, with what a block takes beside its bytes.
-    let bytes = (bytes as usize).min(MAPPED - (64 << 10));
-    let take = || {
-        let mut block = Vec::<u8>::new();
-        block.try_reserve_exact(bytes).ok().map(|()| block)
-    };
-    drop(std::hint::black_box(take()));
-    let mut block = take().unwrap_or_default();
-    prefer_huge_pages(&mut block);
-    block.shrink_to(1);
-    block
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn prepare_heap(_: u64) -> Vec<u8> {
-    Vec::new()
 }
 
 /// Bytes of the C heap in use, by the whole process; only glibc counts.
@@ -141,24 +111,4 @@ pub(super) fn trim() {}
 /// Bytes of the whole process in physical memory.
 pub(super) fn resident() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
-}
-
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stretch_is_given_back_but_for_its_first_bytes() {
-        for bytes in [LARGE as u64, 8 << 20, MAPPED as u64] {
-            let held = prepare_heap(bytes).capacity();
-            assert!((1..4096).contains(&held), "{held} bytes of {bytes}");
-        }
-    }
-
-    #[test]
-    fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
-        for bytes in [0, LARGE as u64 - 1, MAPPED as u64 + 1, u64::MAX] {
-            assert_eq!(prepare_heap(bytes).capacity(), 0, "{bytes}");
-        }
-    }
 }
