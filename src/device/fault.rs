@@ -35,6 +35,12 @@ impl Fault {
         }
     }
 
+    /// Whether a device is lost that could not be waited for twice in a row, the second time for this: the first time may
+    /// only have told of a drop that failed before.
+    pub(super) const fn is_loss(self) -> bool {
+        !matches!(self, Self::OutOfMemory)
+    }
+
     /// What a number of cuBLAS means, which hides the driver's.
     pub(super) const fn of_cublas(code: u32) -> Self {
         match code {
@@ -102,6 +108,12 @@ mod tests {
     fn a_full_card_is_no_broken_one() {
         assert_eq!(Fault::of_driver(2), Fault::OutOfMemory);
         assert_eq!(Fault::of_cublas(3), Fault::OutOfMemory);
+    }
+
+    #[test]
+    fn what_cannot_be_waited_for_is_lost_unless_it_is_full() {
+        assert!(Fault::Sticky.is_loss() && Fault::Passing.is_loss());
+        assert!(!Fault::OutOfMemory.is_loss());
     }
 
     #[test]

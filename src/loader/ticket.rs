@@ -9,7 +9,7 @@ use candle_core::Device;
 
 use crate::{
     LoadError, ReleaseReport,
-    device::DeviceHandle,
+    device::{DeviceContext, DeviceHandle},
     lifeline::Watch,
     memory::{self, Account, Claim, Snapshot},
     state::Ended,
@@ -124,12 +124,13 @@ impl Drop for Ticket {
             claim: self.claim.take(),
             before: self.before.take(),
             account: self.account.clone(),
+            device: self.device.clone(),
             error,
             tell: self.tell.take(),
         };
         let readers = self.readers.clone();
         self.device
-            .run(move |context| ending.release(context.device.as_ref().ok(), &readers));
+            .run(move |context| ending.release(context, &readers));
     }
 }
 
@@ -139,6 +140,7 @@ struct Ending {
     claim: Option<Claim>,
     before: Option<(Instant, Snapshot)>,
     account: Arc<Account>,
+    device: DeviceHandle,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -146,10 +148,14 @@ struct Ending {
 impl Ending {
     /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
     /// model had many small tensors, and the jobs of others go on.
-    fn release(self, device: Option<&Device>, readers: &ReaderHandle) {
-        match device {
-            Some(Device::Cpu) => readers.clean_up(move || self.measure(Some(&Device::Cpu))),
-            device => self.measure(device),
+    fn release(self, context: &DeviceContext, readers: &ReaderHandle) {
+        match context.lend() {
+            Ok(lent) if lent.device.is_cpu() => {
+                readers.clean_up(move || self.measure(Some(&Device::Cpu)));
+            }
+            // What is lost cannot be measured.
+            Ok(lent) => self.measure(lent.settle().then_some(&lent.device)),
+            Err(_) => self.measure(None),
         }
     }
 
@@ -172,9 +178,11 @@ impl Ending {
         });
         self.claim = None;
         self.account.close();
+        // A device that was lost meanwhile has not released anything, whoever let go of it.
+        let error = self.error.take().or_else(|| self.device.unusable());
         tell(Gone {
             generation: self.generation,
-            error: self.error.take(),
+            error,
             report: report.into(),
         });
     }
