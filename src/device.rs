@@ -30,6 +30,8 @@ mod fault;
 mod health;
 mod thread;
 mod timer;
+#[cfg(feature = "cuda")]
+pub(crate) use fault::refuses_memory;
 pub(crate) use health::Lent;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]

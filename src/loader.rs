@@ -40,10 +40,14 @@ use crate::{
 mod arrivals;
 mod batch;
 mod cast;
+#[cfg(any(feature = "cuda", test))]
+mod lender;
 mod load_steps;
 mod owner;
 #[cfg(any(feature = "cuda", test))]
 mod packing;
+#[cfg(feature = "cuda")]
+mod pinned;
 mod plan;
 mod progress;
 mod readers;

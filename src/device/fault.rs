@@ -100,6 +100,12 @@ impl Fault {
     }
 }
 
+/// Whether a driver's number only says that there is no memory of the kind that was asked for.
+pub(crate) const fn refuses_memory(code: u32) -> bool {
+    // CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_SUPPORTED
+    matches!(code, 2 | 801)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +120,12 @@ mod tests {
     fn what_cannot_be_waited_for_is_lost_unless_it_is_full() {
         assert!(Fault::Sticky.is_loss() && Fault::Passing.is_loss());
         assert!(!Fault::OutOfMemory.is_loss());
+    }
+
+    #[test]
+    fn only_a_lack_of_memory_is_none() {
+        let refusals: Vec<u32> = (0..1000).filter(|code| refuses_memory(*code)).collect();
+        assert_eq!(refusals, [2, 801]);
     }
 
     #[test]
