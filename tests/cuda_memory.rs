@@ -22,9 +22,6 @@ use support::card::*;
 /// What the ballast leaves.
 const LEFT: u64 = 192 * MIB;
 
-/// Reads of a plan: the count, and the header's length and text.
-const PLANNED: usize = 3;
-
 /// A second manager of the same kind of models.
 struct Second;
 type Other = Slot<Card, Second>;

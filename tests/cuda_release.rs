@@ -25,9 +25,6 @@ const SIZES: [usize; 8] = [1, 3, 1 << 20, 77, 0, (3 << 20) + 5, 1000, 1 << 21];
 struct Second;
 type Other = Slot<Card, Second>;
 
-/// Reads of a plan: the count, and the header's length and text.
-const PLANNED: usize = 3;
-
 #[test]
 fn a_card_gets_everything_back() {
     if !has_card() {

@@ -25,6 +25,9 @@ pub const MIB: u64 = 1 << 20;
 /// What a pool takes from a driver at once.
 pub const GRANULE: u64 = 32 * MIB;
 
+/// Reads of a plan: the count, and the header's length and text.
+pub const PLANNED: usize = 3;
+
 /// Whether there is a device to test with; says so where there is none. What a test prints is only shown when it fails, so
 /// this goes past it.
 pub fn has_card() -> bool {
