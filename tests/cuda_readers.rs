@@ -14,8 +14,9 @@ use bevy_candle::{
 };
 use support::card::*;
 
-/// More than all buffers of a load together have.
-const SIZES: [usize; 3] = [1 << 20, 5 << 20, 1 << 21];
+/// Each tensor is a batch of its own, and there are more batches than readers. Together they are several times what all buffers
+/// of a load have.
+const SIZES: [usize; 8] = [1 << 21; 8];
 
 /// Keeps the card's thread.
 type Busy = Fake<1>;
