@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A program that was built with the feature `cuda` does not start where a library of CUDA is missing, so it cannot decide
-//! by itself. It is started once and asked: a game answers before it makes its app.
+//! by itself. It is started once and asked: a game answers before it makes its app. One that does not answer in time, since
+//! its card hangs, says no.
 //!
 //! ```
 //! use bevy_candle::prelude::*;
@@ -21,8 +22,16 @@ use std::{
     env::{args_os, consts::EXE_SUFFIX, current_exe},
     io,
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
+
+/// Opening a card takes seconds at most.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How soon it is looked again whether there is an answer.
+const LOOK: Duration = Duration::from_millis(10);
 
 fn main() -> io::Result<ExitCode> {
     let own = current_exe()?;
@@ -47,6 +56,22 @@ fn can_run(game: &Path) -> bool {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    asked.is_ok_and(|answer| answer.success())
+        .spawn();
+    let answer = asked.and_then(|game| wait(game, Instant::now() + PATIENCE));
+    answer.is_ok_and(|answer| answer.success())
+}
+
+/// Waits for the end of a program, or ends it when its time is over.
+fn wait(mut program: Child, deadline: Instant) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(ended) = program.try_wait()? {
+            return Ok(ended);
+        }
+        if Instant::now() >= deadline {
+            // Not waited for: a driver that hangs may keep it.
+            program.kill()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        sleep(LOOK);
+    }
 }

@@ -13,12 +13,16 @@
 //! ```
 
 use std::{
-    cell::Cell, fmt, num::NonZeroUsize, panic::catch_unwind, sync::OnceLock,
-    thread::available_parallelism,
+    cell::Cell,
+    fmt,
+    num::NonZeroUsize,
+    panic::catch_unwind,
+    sync::OnceLock,
+    thread::{Builder, available_parallelism},
 };
 
 use bevy::prelude::*;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use tracing::warn;
 
 #[cfg(any(feature = "cuda", test))]
@@ -26,6 +30,8 @@ mod fault;
 mod health;
 mod thread;
 mod timer;
+#[cfg(feature = "cuda")]
+pub(crate) use fault::refuses_memory;
 pub(crate) use health::Lent;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]
@@ -64,8 +70,11 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Returns whether the device is compiled in and there, which asks the driver and may take a moment. For a game that
-    /// has not made its app yet: `docs/gpu.md` shows a launcher.
+    /// Returns whether models can run on the device: it is compiled in and there, and computes what it is asked. A card that
+    /// is too old for the kernels, or whose driver is, does not.
+    ///
+    /// That opens the device and closes it again, which takes a card a second or more, and a broken one may not answer at
+    /// all. For a game that has not made its app yet: `docs/gpu.md` shows a launcher.
     ///
     /// ```
     /// use bevy_candle::DeviceChoice;
@@ -75,9 +84,19 @@ impl DeviceChoice {
     pub fn is_present(self) -> bool {
         match self {
             Self::Auto | Self::Cpu => true,
-            Self::Cuda(number) => number < cuda_devices(),
-            Self::Metal(number) => has_metal(number),
+            Self::Cuda(number) => number < cuda_devices() && self.computes(),
+            Self::Metal(_) => self.computes(),
         }
+    }
+
+    /// Opens the device and tries it, on a thread of its own, which takes along what a driver keeps for a thread, and panics.
+    fn computes(self) -> bool {
+        let name = "candle-try".to_owned();
+        let tried = Builder::new()
+            .name(name)
+            .spawn(move || try_out(&self.open()?));
+        let tried = tried.map(std::thread::JoinHandle::join);
+        matches!(tried, Ok(Ok(Ok(true))))
     }
 
     /// Replaces [`Auto`](Self::Auto) by a device that is there: one device must not have two names, or it would have
@@ -112,6 +131,12 @@ impl DeviceChoice {
             Self::Cpu | Self::Auto => Ok(Device::Cpu),
         }
     }
+}
+
+/// Runs a kernel; returns whether it computes what it should.
+fn try_out(device: &Device) -> candle_core::Result<bool> {
+    let values = Tensor::new(&[1_f32, 2.0, 3.0], device)?;
+    Ok(values.affine(2.0, 1.0)?.to_vec1::<f32>()? == [3.0, 5.0, 7.0])
 }
 
 /// Asks the driver, without opening a device. Drivers have been seen to panic where there is none.
@@ -165,6 +190,15 @@ mod tests {
         assert!(!DeviceChoice::Cuda(usize::MAX).is_present());
         if cfg!(not(feature = "metal")) {
             assert!(!DeviceChoice::Metal(0).is_present());
+        }
+    }
+
+    #[test]
+    fn what_is_present_computes() {
+        assert!(try_out(&Device::Cpu).expect("no error"));
+        assert!(DeviceChoice::Cpu.computes());
+        if cfg!(not(feature = "cuda")) {
+            assert!(!DeviceChoice::Cuda(0).computes());
         }
     }
 

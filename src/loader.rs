@@ -28,8 +28,8 @@ use candle_core::DType;
 #[cfg(feature = "test_kit")]
 use crate::device::DeviceContext;
 use crate::{
-    DeviceChoice, LoadError, ModelSource, Pipeline, ResourceManager,
-    device::DeviceThread,
+    DeviceChoice, ErrorChain, LoadError, ModelSource, Pipeline, ResourceManager,
+    device::{DeviceHandle, DeviceThread},
     infer::Job,
     lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
@@ -40,10 +40,14 @@ use crate::{
 mod arrivals;
 mod batch;
 mod cast;
+#[cfg(any(feature = "cuda", test))]
+mod lender;
 mod load_steps;
 mod owner;
 #[cfg(any(feature = "cuda", test))]
 mod packing;
+#[cfg(feature = "cuda")]
+mod pinned;
 mod plan;
 mod progress;
 mod readers;
@@ -197,7 +201,7 @@ impl LoaderService {
         }
         let thread = DeviceThread::shared(device, self.threads, self.shutdown_timeout)?;
         usable(&thread, &memory.ledger(device))?;
-        learn_budget(&thread, memory.ledger(device));
+        learn(&thread, memory.ledger(device));
         self.devices.push((device, thread.clone()));
         Ok(thread)
     }
@@ -306,22 +310,46 @@ impl LoaderService {
 
 /// Refuses a device that its driver has given up, and shows it as such.
 fn usable(thread: &DeviceThread, ledger: &Ledger) -> Result<(), LoadError> {
-    let Some(error) = thread.handle().unusable() else {
-        return Ok(());
-    };
-    ledger.give_up(&error.to_string());
-    Err(error)
+    let handle = thread.handle();
+    match (handle.given_up(), handle.unusable()) {
+        (Some(reason), Some(error)) => {
+            ledger.give_up(reason);
+            Err(error)
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Measures the budget on the device's own thread, once the device is open, unless the game has said one.
-fn learn_budget(thread: &DeviceThread, ledger: Arc<Ledger>) {
+/// Has an app's books learn what the device's own thread finds out: its budget, once the device is open, unless the game has
+/// said one; and whether it can be used.
+fn learn(thread: &DeviceThread, ledger: Arc<Ledger>) {
+    let learns = Learns {
+        ledger,
+        device: thread.handle(),
+    };
     thread.handle().run(move |context| {
+        let ledger = &learns.ledger;
+        context.show_in(ledger);
         match &context.device {
             // A platform that cannot say what it has gets no limit.
             Ok(device) => ledger.learn_budget(default_budget(device).unwrap_or(u64::MAX)),
-            Err(error) => ledger.give_up(&error.to_string()),
+            Err(error) => ledger.give_up(&ErrorChain(&**error).to_string()),
         }
     });
+}
+
+/// Books on their way to a device's thread, which does not look at them any more where the device was given up just before.
+struct Learns {
+    ledger: Arc<Ledger>,
+    device: DeviceHandle,
+}
+
+impl Drop for Learns {
+    fn drop(&mut self) {
+        if let Some(reason) = self.device.given_up() {
+            self.ledger.give_up(reason);
+        }
+    }
 }
 
 impl FromWorld for LoaderService {

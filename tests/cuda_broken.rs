@@ -1,59 +1,140 @@
-//! A card whose driver has given it up is shown as such and not tried again; the CPU goes on.
+//! A card whose driver has given it up is shown as such and not tried again, however that came out; the CPU goes on.
 //!
-//! A program of its own: the card is lost to the process.
+//! The card is lost to the process: each test runs this program again as a child.
 
 mod support {
     pub mod card;
 }
+
+use std::process::{Command, ExitCode};
 
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
     test_kit::{Fake, FakeModel, FakeRequest, run_until, run_until_state},
 };
+use libtest_mimic::{Arguments, Failed, Trial};
 use support::card::*;
 
-#[test]
-fn a_broken_card_is_shown_and_not_tried_again() {
-    if !has_card() {
-        return;
+/// Tells a child what to do.
+const CHILD: &str = "BEVY_CANDLE_BROKEN_CHILD";
+
+/// What happens, by its name.
+const STORIES: [(&str, fn(&mut App)); 4] = [
+    ("a_job_that_fails_says_so", a_job_that_fails),
+    ("a_job_that_panics_is_looked_after", a_job_that_panics),
+    ("an_unload_that_finds_out_fails", an_unload_that_finds_out),
+    ("a_load_that_finds_out_fails", a_load_that_finds_out),
+];
+
+/// A second manager of the same kind of models.
+struct Second;
+type Other = Slot<Card, Second>;
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CHILD) {
+        let story = STORIES.iter().find(|(known, _)| *known == name);
+        tell(story.expect("a story").1);
+        return ExitCode::SUCCESS;
     }
+    let arguments = Arguments::from_args();
+    let trial = |name: &'static str| Trial::test(name, move || run_child(name));
+    let trials = STORIES.map(|(name, _)| trial(name)).into();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn run_child(name: &str) -> Result<(), Failed> {
+    if !has_card() {
+        return Ok(());
+    }
+    let child = Command::new(std::env::current_exe()?)
+        .env(CHILD, name)
+        .output()?;
+    if child.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&child.stderr);
+    Err(format!("{}: {said}", child.status).into())
+}
+
+/// One model on the card, another on the CPU; then the story, and what is the same after each.
+fn tell(story: fn(&mut App)) {
     let mut app = app(None);
-    app.add_plugins(ModelPlugin::<Fake> {
-        device: Some(DeviceChoice::Cpu),
-        ..default()
-    });
+    app.add_plugins((
+        ModelPlugin::<Fake> {
+            device: Some(DeviceChoice::Cpu),
+            ..default()
+        },
+        ModelPlugin::<Other>::default(),
+    ));
     load::<Fake>(&mut app, FakeModel::new("on the CPU").source());
     load_and_wait(&mut app, source("on the card", &[1 << 20]));
-    let error = run::<Card>(&mut app, Ask::Break).expect_err("it is broken");
-    assert!(error.to_string().contains("failed"), "{error}");
+    story(&mut app);
     run_until_state::<Card>(&mut app, ModelState::Failed);
-    assert_unusable(&mut app);
-    load::<Card>(&mut app, source("another", &[1 << 20]));
-    run_until(&mut app, "the other's failure", |world| {
-        let manager = world.resource::<ModelManager<Card>>();
-        manager.current_state == ModelState::Failed && manager.generation > 1
-    });
-    assert_unusable(&mut app);
+    assert_unusable::<Card>(&mut app);
+    not_tried_again(&mut app);
     run_until_state::<Fake>(&mut app, ModelState::Loaded);
     run::<Fake>(&mut app, FakeRequest::default()).expect("the CPU works");
 }
 
-#[track_caller]
-fn assert_unusable(app: &mut App) {
-    app.update();
-    let error = last_error(app);
+fn a_job_that_fails(app: &mut App) {
+    let error = run::<Card>(app, Ask::Break).expect_err("it is broken");
+    let InferError::Failed(source) = &error else {
+        panic!("{error:?}");
+    };
+    let source = source.downcast_ref::<LoadError>();
     assert!(
-        matches!(error.as_deref(), Some(LoadError::DeviceUnusable { .. })),
+        matches!(source, Some(LoadError::DeviceUnusable { .. })),
         "{error:?}"
     );
+}
+
+fn a_job_that_panics(app: &mut App) {
+    let error = run::<Card>(app, Ask::BreakAndPanic).expect_err("it panics");
+    assert!(
+        matches!(&error, InferError::Panicked(message) if message.starts_with("on purpose")),
+        "{error:?}"
+    );
+}
+
+fn an_unload_that_finds_out(app: &mut App) {
+    run::<Card>(app, Ask::BreakUnseen).expect("it does not look");
+    app.world_mut()
+        .resource_mut::<ModelManager<Card>>()
+        .unload();
+    run_until_state::<Card>(app, ModelState::Unloading);
+}
+
+fn a_load_that_finds_out(app: &mut App) {
+    run::<Card>(app, Ask::BreakUnseen).expect("it does not look");
+    load::<Other>(app, source("next", &[1 << 20]));
+    run_until_state::<Other>(app, ModelState::Failed);
+    assert_unusable::<Other>(app);
+}
+
+fn not_tried_again(app: &mut App) {
+    let before = app.world().resource::<ModelManager<Card>>().generation;
+    load::<Card>(app, source("another", &[1 << 20]));
+    run_until(app, "the other's failure", |world| {
+        let manager = world.resource::<ModelManager<Card>>();
+        manager.current_state == ModelState::Failed && manager.generation > before
+    });
+    assert_unusable::<Card>(app);
+}
+
+#[track_caller]
+fn assert_unusable<P: Pipeline>(app: &mut App) {
+    app.update();
+    let error = app.world().resource::<ModelManager<P>>().last_error.clone();
+    let Some(LoadError::DeviceUnusable { reason, .. }) = error.as_deref() else {
+        panic!("{error:?}");
+    };
     let memory = app.world().resource::<ResourceManager>();
     let shown = |device: DeviceChoice| {
         let mut devices = memory.devices().iter();
-        devices
-            .find(|shown| shown.device == device)
-            .map(|shown| shown.unusable.is_some())
+        let shown = devices.find(|shown| shown.device == device);
+        shown.and_then(|shown| shown.unusable.as_deref())
     };
-    assert_eq!(shown(DeviceChoice::Cuda(0)), Some(true));
-    assert_eq!(shown(DeviceChoice::Cpu), Some(false));
+    assert_eq!(shown(DeviceChoice::Cuda(0)), Some(reason.as_str()));
+    assert_eq!(shown(DeviceChoice::Cpu), None);
 }

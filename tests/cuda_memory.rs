@@ -10,9 +10,12 @@ use std::sync::Arc;
 
 use bevy::prelude::*;
 use bevy_candle::{
-    candle::cuda_backend::cudarc::driver::{CudaContext, result, sys::CUdeviceptr},
+    candle::{
+        DType,
+        cuda_backend::cudarc::driver::{CudaContext, result, sys::CUdeviceptr},
+    },
     prelude::*,
-    test_kit::run_until_state,
+    test_kit::{Gate, GatedFiles, run_until, run_until_state},
 };
 use support::card::*;
 
@@ -70,6 +73,7 @@ fn a_full_card_is_an_error_and_the_others_go_on() {
     app.add_plugins(ModelPlugin::<Other>::default());
     load::<Other>(&mut app, source("other", &[1 << 20]));
     run_until_state::<Other>(&mut app, ModelState::Loaded);
+    a_card_that_fills_up_meanwhile(&mut app);
     let ballast = Ballast::take();
     a_model_that_is_too_large(&mut app);
     a_job_that_is_too_large(&mut app);
@@ -77,6 +81,28 @@ fn a_full_card_is_an_error_and_the_others_go_on() {
     drop(ballast);
     load_and_wait(&mut app, source("large", &[64 << 20]));
     run::<Card>(&mut app, Ask::Take(256 * MIB)).expect("there is room again");
+}
+
+/// There is room when the load begins, and none when its large tensor comes.
+fn a_card_that_fills_up_meanwhile(app: &mut App) {
+    let gate = Gate::closed();
+    let gated = GatedFiles::new(files(&[1 << 20, 64 << 20], DType::F32), &gate);
+    load::<Card>(app, ModelSource::files("meanwhile", Arc::new(gated)));
+    gate.let_pass(PLANNED);
+    run_until(app, "a reader at the gate", |_| {
+        gate.passed() == PLANNED && gate.waiting() > 0
+    });
+    let ballast = Ballast::take();
+    gate.open();
+    run_until_state::<Card>(app, ModelState::Failed);
+    let error = last_error(app);
+    assert!(
+        matches!(error.as_deref(), Some(LoadError::DeviceOutOfMemory { needed, free })
+            if *needed == 260 * MIB && *free < 256 * MIB),
+        "{error:?}"
+    );
+    assert_works(app);
+    drop(ballast);
 }
 
 fn a_model_that_is_too_large(app: &mut App) {

@@ -6,10 +6,11 @@ mod support {
     pub mod kinds;
 }
 
+use TransitionReason as R;
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
-    test_kit::{FakeModel, Gate, break_devices, run_until},
+    test_kit::{FakeModel, Gate, Place, break_devices, run_until},
 };
 use support::kinds::*;
 
@@ -32,19 +33,30 @@ fn assert_unusable(app: &mut App) {
 fn assert_shown(app: &mut App) {
     run_until(app, "the device as unusable", |world| {
         let memory = world.resource::<ResourceManager>();
-        let shown = memory.devices()[0].unusable.as_deref();
-        shown.is_some_and(|shown| shown.contains(REASON))
+        memory.devices()[0].unusable.as_deref() == Some(REASON)
     });
+}
+
+/// An app whose plugins have finished, as those of an app that runs: it has opened its device, and has no model.
+fn app_with_its_device() -> App {
+    let mut app = app(64 * MIB);
+    app.finish();
+    app.cleanup();
+    app
 }
 
 #[test]
 fn a_device_that_is_given_up_is_not_started_anew() {
-    let (mut one, mut two) = (app(64 * MIB), app(64 * MIB));
+    let (mut one, mut two) = (app(64 * MIB), app_with_its_device());
     with_a_loaded_model_and_its_job(&mut one);
+    assert_shown(&mut one);
+    assert_shown(&mut two);
     the_next_load(&mut one);
     another_app(&mut two);
+    an_app_that_comes_later();
     drop((one, two));
     a_new_start_of_the_game();
+    while_a_model_is_unloaded();
 }
 
 fn with_a_loaded_model_and_its_job(app: &mut App) {
@@ -77,10 +89,34 @@ fn another_app(app: &mut App) {
     assert_shown(app);
 }
 
+fn an_app_that_comes_later() {
+    assert_shown(&mut app_with_its_device());
+}
+
 /// As far as a process can: nobody uses the device any more.
 fn a_new_start_of_the_game() {
     let mut app = app(64 * MIB);
     load::<0>(&mut app, &FakeModel::new("d"));
     let memory = app.world().resource::<ResourceManager>();
     assert_eq!(memory.devices()[0].unusable, None);
+}
+
+/// Its memory is gone with the device, and nobody has released it.
+fn while_a_model_is_unloaded() {
+    let gate = Gate::closed();
+    let mut app = app(64 * MIB);
+    load::<0>(&mut app, &FakeModel::new("e").gate(Place::Drop, &gate));
+    manager::<0>(&mut app).unload();
+    run_until(&mut app, "the drop", |_| gate.waiting() == 1);
+    break_devices(&app, REASON);
+    gate.open();
+    assert_unusable(&mut app);
+    assert_shown(&mut app);
+    let reasons = reasons::<0>(&app);
+    assert!(
+        reasons.ends_with(&[R::UnloadRequested, R::ReleaseFailed]),
+        "{reasons:?}"
+    );
+    manager::<0>(&mut app).unload();
+    run_until_kind::<0>(&mut app, ModelState::Idle);
 }

@@ -35,6 +35,12 @@ impl Fault {
         }
     }
 
+    /// Whether a device is lost that could not be waited for twice in a row, the second time for this: the first time may
+    /// only have told of a drop that failed before.
+    pub(super) const fn is_loss(self) -> bool {
+        !matches!(self, Self::OutOfMemory)
+    }
+
     /// What a number of cuBLAS means, which hides the driver's.
     pub(super) const fn of_cublas(code: u32) -> Self {
         match code {
@@ -94,6 +100,12 @@ impl Fault {
     }
 }
 
+/// Whether a driver's number only says that there is no memory of the kind that was asked for.
+pub(crate) const fn refuses_memory(code: u32) -> bool {
+    // CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_SUPPORTED
+    matches!(code, 2 | 801)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +114,18 @@ mod tests {
     fn a_full_card_is_no_broken_one() {
         assert_eq!(Fault::of_driver(2), Fault::OutOfMemory);
         assert_eq!(Fault::of_cublas(3), Fault::OutOfMemory);
+    }
+
+    #[test]
+    fn what_cannot_be_waited_for_is_lost_unless_it_is_full() {
+        assert!(Fault::Sticky.is_loss() && Fault::Passing.is_loss());
+        assert!(!Fault::OutOfMemory.is_loss());
+    }
+
+    #[test]
+    fn only_a_lack_of_memory_is_none() {
+        let refusals: Vec<u32> = (0..1000).filter(|code| refuses_memory(*code)).collect();
+        assert_eq!(refusals, [2, 801]);
     }
 
     #[test]

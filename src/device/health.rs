@@ -3,18 +3,22 @@
 #[cfg(any(feature = "cuda", feature = "test_kit"))]
 use std::fmt;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use candle_core::Device;
 #[cfg(any(feature = "cuda", feature = "test_kit"))]
 use tracing::error;
+use tracing::warn;
 
 #[cfg(feature = "cuda")]
 use super::fault::Fault;
-use crate::{DeviceChoice, InferError, LoadError, memory::Account};
+use crate::{
+    DeviceChoice, ErrorChain, InferError, LoadError,
+    memory::{self, Ledger},
+};
 
 /// Why a device cannot be used any more; empty while it works. Written on its thread, read on any.
 pub(crate) type Broken = Arc<OnceLock<Arc<str>>>;
@@ -29,6 +33,8 @@ pub(crate) struct Health {
     broken: Broken,
     /// The device is gone: the thread ends, and takes what it holds along.
     lost: Cell<bool>,
+    /// The books of the apps that use the device.
+    shown_in: RefCell<Vec<Weak<Ledger>>>,
 }
 
 impl Health {
@@ -37,11 +43,19 @@ impl Health {
             choice,
             broken,
             lost: Cell::new(false),
+            shown_in: RefCell::default(),
         }
     }
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.get()
+    }
+
+    /// Has the books of an app say so where the device is given up.
+    pub(super) fn show_in(&self, ledger: &Arc<Ledger>) {
+        let mut shown_in = self.shown_in.borrow_mut();
+        shown_in.retain(|ledger| ledger.strong_count() > 0);
+        shown_in.push(Arc::downgrade(ledger));
     }
 
     /// Ends the thread. The next load starts the device anew.
@@ -53,11 +67,17 @@ impl Health {
     /// Ends the thread for good: a device in such a state works again in a new process only.
     #[cfg(any(feature = "cuda", feature = "test_kit"))]
     pub(super) fn give_up(&self, reason: impl fmt::Display) {
+        let reason: Arc<str> = reason.to_string().into();
+        if self.broken.set(reason.clone()).is_err() {
+            return;
+        }
         error!(
             "the device {} cannot be used any more: {reason}",
             self.choice
         );
-        let _ = self.broken.set(reason.to_string().into());
+        for ledger in self.shown_in.take().iter().filter_map(Weak::upgrade) {
+            ledger.give_up(&reason);
+        }
         self.lost.set(true);
     }
 }
@@ -74,23 +94,35 @@ impl Lent {
         Self { device, health }
     }
 
+    /// Waits for what the device still works on, so that a drop that follows frees at once. Returns false where the device
+    /// turns out to be lost, upon which it is given up.
+    pub(crate) fn settle(&self) -> bool {
+        let Err(error) = memory::settle(&self.device) else {
+            return true;
+        };
+        #[cfg(feature = "cuda")]
+        if self.is_loss(&error) {
+            self.health.give_up(ErrorChain(&error));
+            return false;
+        }
+        warn!("failed to wait for the device: {}", ErrorChain(&error));
+        true
+    }
+
     /// What the error of a load that needs so many bytes comes to.
-    pub(crate) fn load_error(&self, error: LoadError, needed: u64, account: &Account) -> LoadError {
-        match self.verdict(&error, account) {
+    pub(crate) fn load_error(&self, error: LoadError, needed: u64) -> LoadError {
+        match self.verdict(&error) {
             Verdict::Full(free) => LoadError::DeviceOutOfMemory { needed, free },
             Verdict::Broken(reason) => unusable(self.health.choice, &reason),
             Verdict::Works => error,
         }
     }
 
-    /// What the error of a job that needs so many bytes comes to.
-    pub(crate) fn job_error(
-        &self,
-        error: InferError,
-        needed: u64,
-        account: &Account,
-    ) -> InferError {
-        match self.verdict(&error, account) {
+    /// What the error of a job that needs so many bytes comes to. A panic stays one, whatever is found on the device: the
+    /// model hears of that.
+    pub(crate) fn job_error(&self, error: InferError, needed: u64) -> InferError {
+        match self.verdict(&error) {
+            _ if matches!(error, InferError::Panicked(_)) => error,
             Verdict::Full(free) => InferError::DeviceOutOfMemory { needed, free },
             Verdict::Broken(reason) => {
                 InferError::Failed(Arc::new(unusable(self.health.choice, &reason)))
@@ -99,27 +131,39 @@ impl Lent {
         }
     }
 
+    /// An error that a pipeline has put into words of its own, or that came with a drop or a panic, does not show what it
+    /// is; but a device that is lost fails every call. One that goes on is not lost, whatever the error says.
     #[cfg(feature = "cuda")]
-    fn verdict(&self, error: &(dyn std::error::Error + 'static), account: &Account) -> Verdict {
-        let Device::Cuda(device) = &self.device else {
+    fn verdict(&self, error: &(dyn std::error::Error + 'static)) -> Verdict {
+        if !self.device.is_cuda() {
             return Verdict::Works;
-        };
+        }
         let fault = Fault::behind(error);
-        if let Some(reason) = sticky(fault, error, device) {
+        let waited = memory::settle(&self.device);
+        if let Some(again) = waited.err().filter(|again| self.is_loss(again)) {
+            let reason = match fault {
+                Fault::Sticky => ErrorChain(error).to_string(),
+                Fault::OutOfMemory | Fault::Passing => ErrorChain(&again).to_string(),
+            };
             self.health.give_up(&reason);
-            account.device_is_unusable(&reason);
             return Verdict::Broken(reason);
         }
         match fault {
-            Fault::OutOfMemory => Verdict::Full(crate::memory::free_bytes(&self.device)),
+            Fault::OutOfMemory => Verdict::Full(memory::free_bytes(&self.device)),
             Fault::Sticky | Fault::Passing => Verdict::Works,
         }
     }
 
     #[cfg(not(feature = "cuda"))]
     #[expect(clippy::unused_self, reason = "only a CUDA driver has such errors")]
-    fn verdict(&self, _: &(dyn std::error::Error + 'static), _: &Account) -> Verdict {
+    fn verdict(&self, _: &(dyn std::error::Error + 'static)) -> Verdict {
         Verdict::Works
+    }
+
+    /// Whether the error of a wait that failed twice takes the device along.
+    #[cfg(feature = "cuda")]
+    fn is_loss(&self, error: &candle_core::Error) -> bool {
+        self.device.is_cuda() && Fault::behind(error).is_loss()
     }
 }
 
@@ -140,22 +184,4 @@ pub(crate) fn unusable(device: DeviceChoice, reason: &str) -> LoadError {
         device: format!("{device:?}"),
         reason: reason.to_owned(),
     }
-}
-
-/// Why the device is lost, if it is. An error that a pipeline has put into words of its own, or that came with a drop,
-/// does not show what it is; but a device that is lost fails every call. The first one after a failed drop only tells of
-/// that.
-#[cfg(feature = "cuda")]
-fn sticky(
-    fault: Fault,
-    error: &(dyn std::error::Error + 'static),
-    device: &candle_core::CudaDevice,
-) -> Option<String> {
-    if fault == Fault::Sticky {
-        return Some(crate::ErrorChain(error).to_string());
-    }
-    let stream = device.cuda_stream();
-    stream.synchronize().err()?;
-    let again = stream.synchronize().err()?;
-    (Fault::behind(&again) != Fault::OutOfMemory).then(|| again.to_string())
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     LoadError,
     lifeline::DrainOnDrop,
+    memory::Ledger,
     panics::{drop_guarded, guarded, log_panic, panic_message},
     threads::{COMPUTES, Shared, Threads, deadline_in},
 };
@@ -55,6 +56,11 @@ impl DeviceContext {
         Ok(Lent::new(device, self.health.clone()))
     }
 
+    /// Has the books of an app say so where the device is given up.
+    pub(crate) fn show_in(&self, ledger: &Arc<Ledger>) {
+        self.health.show_in(ledger);
+    }
+
     #[cfg(feature = "test_kit")]
     pub(crate) fn lose(&self) {
         self.health.lose();
@@ -81,9 +87,13 @@ impl DeviceHandle {
     }
 
     /// Why the device cannot be used any more, if so: it is not tried again.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        self.broken.get().map(|reason| &**reason)
+    }
+
+    /// The same, as the error of a load.
     pub(crate) fn unusable(&self) -> Option<LoadError> {
-        let reason = self.broken.get()?;
-        Some(unusable(self.choice, reason))
+        Some(unusable(self.choice, self.given_up()?))
     }
 }
 

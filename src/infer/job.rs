@@ -212,10 +212,8 @@ impl<P: Pipeline> Job<P> {
         let needed = grant.bytes();
         drop(grant);
         end.ran = ended.is_some().then(|| began.elapsed());
-        match ended {
-            Some(Ok(result)) => end.send(result.map_err(|error| explain(error, needed))),
-            Some(Err(panic)) => end.send(Err(InferError::Panicked(panic_message(panic)))),
-            None => {}
-        }
+        let Some(ended) = ended else { return };
+        let result = ended.unwrap_or_else(|panic| Err(InferError::Panicked(panic_message(panic))));
+        end.send(result.map_err(|error| explain(error, needed)));
     }
 }

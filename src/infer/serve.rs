@@ -23,7 +23,7 @@ pub(crate) async fn serve<P: Pipeline>(
     while let Ok(job) = jobs.0.recv().await {
         match admit(job, pipeline, account).await {
             Admission::Granted(job, grant) => {
-                let explain = |error, needed| lent.job_error(error, needed, account);
+                let explain = |error, needed| lent.job_error(error, needed);
                 job.run(pipeline, grant, explain).await;
             }
             Admission::Ended(job) => drop_guarded("a job", job),

@@ -3,20 +3,30 @@
 #[cfg(feature = "cuda")]
 use std::time::Instant;
 
-use candle_core::Device;
+#[cfg(feature = "cuda")]
+use candle_core::{
+    CudaDevice,
+    cuda_backend::{WrapErr, cudarc::driver::DriverError},
+};
+use candle_core::{Device, Tensor};
 use futures_lite::future;
 #[cfg(feature = "cuda")]
 use tracing::warn;
 
-use super::{owner::ToOwner, weights::Weights};
+use super::{cast::HostTensor, owner::ToOwner, plan::TensorPlan, weights::Weights};
 #[cfg(feature = "cuda")]
 use super::{
+    lender::Lender,
+    pinned::Pinned,
     staging::{Chunk, Stage},
-    upload::Upload,
+    upload::{self, Upload},
 };
 use crate::{LoadError, lifeline::DrainOnDrop};
 #[cfg(feature = "cuda")]
-use crate::{device::sleep_until, memory::ensure_free};
+use crate::{
+    device::{refuses_memory, sleep_until},
+    memory::ensure_free,
+};
 
 /// Puts the tensors on the device as they arrive, until all are there.
 pub(super) async fn collect<C>(
@@ -31,7 +41,7 @@ pub(super) async fn collect<C>(
     loop {
         match arrivals.next(inbox).await? {
             Some(ToOwner::Tensor(arrived)) => {
-                let tensor = arrived.values.into_tensor(&arrived.plan.shape, device)?;
+                let tensor = put_whole(arrived.values, &arrived.plan, device)?;
                 let uses = arrived.plan.uses;
                 arrivals.weights.insert(arrived.name, tensor, uses);
                 // An upload takes its time: the jobs of others go on between two.
@@ -53,6 +63,20 @@ pub(super) async fn collect<C>(
             Some(ToOwner::Failed) | None => return Err(LoadError::Interrupted),
         }
     }
+}
+
+/// Puts a tensor on the device at once.
+fn put_whole(
+    values: HostTensor,
+    plan: &TensorPlan,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let (Device::Cuda(card), 0) = (device, plan.elements()) {
+        let dtype = values.into_tensor(&plan.shape, &Device::Cpu)?.dtype();
+        return upload::empty(card, dtype, &plan.shape);
+    }
+    values.into_tensor(&plan.shape, device)
 }
 
 struct Arrivals {
@@ -116,25 +140,40 @@ impl Arrivals {
         let Device::Cuda(card) = device else {
             return Ok(());
         };
+        hear_of_others(card);
         ensure_free(stage.bytes, device)?;
-        let lender = match Upload::new(card, stage) {
-            Ok((upload, lender)) => {
-                self.upload = Some(upload);
-                Some(lender)
-            }
-            Err(error) => {
+        let lender = self.lend(Upload::new(card, stage))?;
+        let _ = stage.tell.try_send(lender);
+        Ok(())
+    }
+
+    /// Goes without pinned memory only where there is none to be had: any other error is the load's.
+    fn lend(
+        &mut self,
+        upload: Result<Upload, DriverError>,
+    ) -> candle_core::Result<Option<Lender<Pinned>>> {
+        match upload {
+            Err(error) if refuses_memory(error.0 as u32) => {
                 warn!(
                     "tensors go to the card one by one, since there is no pinned memory: {error}"
                 );
-                None
+                Ok(None)
             }
-        };
-        let _ = stage.tell.try_send(lender);
-        Ok(())
+            upload => Ok(Some(self.upload.insert(upload.w()?).lender())),
+        }
     }
 
     fn put(&mut self, chunk: Chunk) -> Result<(), LoadError> {
         let upload = self.upload.as_mut().ok_or(LoadError::Interrupted)?;
         Ok(upload.put(chunk, &mut self.weights)?)
+    }
+}
+
+/// Has the error told that somebody's drop left behind: the next call, whatever it is, would return it as its own. A device
+/// that is lost says so again.
+#[cfg(feature = "cuda")]
+fn hear_of_others(card: &CudaDevice) {
+    if let Err(error) = card.cuda_stream().context().check_err() {
+        warn!("something failed on the device before: {error}");
     }
 }

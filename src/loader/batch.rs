@@ -8,8 +8,6 @@ use std::{
 use async_channel::Sender;
 use candle_core::DType;
 
-#[cfg(feature = "cuda")]
-use super::staging::Lender;
 use super::{
     cast::{HostTensor, Scratch},
     owner::{Arrived, ToOwner},
@@ -17,6 +15,8 @@ use super::{
     progress::ProgressCell,
     ticket::Ticket,
 };
+#[cfg(feature = "cuda")]
+use super::{lender::Lender, pinned::Pinned, staging::Lift};
 use crate::{
     LoadError, ModelFiles,
     memory::{MAPPED, Stretch},
@@ -85,23 +85,10 @@ pub(super) struct Reading<C> {
     pub(super) huge_pages: bool,
     /// Where buffers for a card are borrowed.
     #[cfg(feature = "cuda")]
-    pub(super) lender: Option<Lender>,
+    pub(super) lender: Option<Lender<Pinned>>,
 }
 
 impl<C> Reading<C> {
-    #[cfg(feature = "cuda")]
-    fn read_to_device(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
-        match &self.lender {
-            Some(lender) => self.read_staged(batch, ticket, lender),
-            None => self.read(batch, ticket),
-        }
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn read_to_device(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
-        self.read(batch, ticket)
-    }
-
     /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
@@ -241,19 +228,59 @@ pub(super) fn chunks(elements: usize, step: usize) -> impl Iterator<Item = Range
     starts.map(move |start| start..elements.min(start + step))
 }
 
-/// The work of one reader: reads a batch, unless the load has ended before its turn came. The first
-/// failure ends the load for all its readers at once. Returns whether the whole batch was read.
-pub(super) fn read_batch<C>(reading: &Reading<C>, batch: Batch, ticket: &Weak<Ticket>) -> bool {
-    let Some(ticket) = ticket.upgrade().filter(|ticket| ticket.is_wanted()) else {
-        return false;
-    };
-    match reading.read_to_device(batch, &ticket) {
-        Ok(whole) => whole,
-        Err(error) => {
-            ticket.fail(error);
-            let _ = reading.owner.try_send(ToOwner::Failed);
-            false
+/// One batch's part in a load.
+pub(super) struct Share<C> {
+    pub(super) reading: Arc<Reading<C>>,
+    /// The batch's place in the load.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "only what goes to a card waits for buffers")
+    )]
+    pub(super) place: usize,
+    pub(super) ticket: Weak<Ticket>,
+    /// Hears that the whole batch was read.
+    pub(super) done: Sender<()>,
+}
+
+impl<C> Share<C> {
+    /// The load's ticket, unless the load has ended.
+    pub(super) fn wanted(&self) -> Option<Arc<Ticket>> {
+        self.ticket.upgrade().filter(|ticket| ticket.is_wanted())
+    }
+
+    pub(super) fn is_read(&self) {
+        let _ = self.done.try_send(());
+    }
+
+    /// The first failure ends the load for all its readers at once.
+    pub(super) fn fail(&self, ticket: &Ticket, error: LoadError) {
+        ticket.fail(error);
+        let _ = self.reading.owner.try_send(ToOwner::Failed);
+    }
+
+    /// Returns whether the whole batch was read.
+    fn read(&self, batch: Batch) -> bool {
+        let Some(ticket) = self.wanted() else {
+            return false;
+        };
+        match self.reading.read(batch, &ticket) {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.fail(&ticket, error);
+                false
+            }
         }
+    }
+}
+
+/// The work of one reader: reads a batch, unless the load has ended before its turn came.
+pub(super) fn read_batch<C: Send + 'static>(share: Share<C>, batch: Batch) {
+    #[cfg(feature = "cuda")]
+    if let Some(lender) = share.reading.lender.clone() {
+        return Lift::new(share, batch, lender).begin();
+    }
+    if share.read(batch) {
+        share.is_read();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
-    memory::{self, Account},
+    memory::Account,
     panics::{caught_async, drop_guarded},
 };
 
@@ -139,12 +139,13 @@ impl<P: Pipeline> Owner<P> {
         };
         match future::or(unwanted, life.as_mut()).await {
             Ok(()) => {
-                memory::settle(&lent.device);
-                ticket.before_release(&lent.device);
+                if lent.settle() {
+                    ticket.before_release(&lent.device);
+                }
             }
             // What failed has been dropped already: there is nothing to measure.
             Err(error) => {
-                ticket.fail(lent.load_error(error, ticket.claimed(), &setup.account));
+                ticket.fail(lent.load_error(error, ticket.claimed()));
             }
         }
         drop_guarded("a pipeline's drop", life);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased, unbounded};
 use tracing::warn;
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 /// The readers of all apps of the process.
 static RUNNING: Shared<(), Readers> = Shared::new();
 
-type Work = Box<dyn FnOnce() + Send>;
+pub(super) type Work = Box<dyn FnOnce() + Send>;
 
 /// A few threads that block on files instead of the game's, and one that gives freed memory back.
 pub(crate) struct Readers {
@@ -33,6 +33,7 @@ pub(crate) struct Readers {
 #[derive(Clone)]
 pub(crate) struct ReaderHandle {
     reads: Sender<Work>,
+    resumed: Sender<Work>,
     clean_ups: Sender<Work>,
 }
 
@@ -40,6 +41,27 @@ impl ReaderHandle {
     /// Runs `work` on a reader, in the order of the calls.
     pub(crate) fn submit(&self, work: impl FnOnce() + Send + 'static) {
         let _ = self.reads.send(Box::new(work));
+    }
+
+    /// Goes on with work that has begun and had to wait, before any that has not.
+    #[cfg_attr(
+        not(any(feature = "cuda", test)),
+        expect(dead_code, reason = "only what goes to a card waits for buffers")
+    )]
+    pub(super) fn resume(&self, work: Work) {
+        let _ = self.resumed.send(work);
+    }
+
+    /// Makes a handle whose resumed work the test does itself.
+    #[cfg(test)]
+    pub(super) fn by_hand() -> (Self, Receiver<Work>) {
+        let (resumed, received) = unbounded();
+        let handle = Self {
+            reads: unbounded().0,
+            resumed,
+            clean_ups: unbounded().0,
+        };
+        (handle, received)
     }
 
     /// Runs `work` on a thread of its own, which no slow disk holds.
@@ -64,22 +86,32 @@ impl Readers {
         RUNNING.get((), |_| true, drop, || Self::start(shutdown_timeout))
     }
 
-    fn start(shutdown_timeout: Duration) -> Result<Self, LoadError> {
+    pub(super) fn start(shutdown_timeout: Duration) -> Result<Self, LoadError> {
         let (reads, read_queue) = unbounded();
+        let (resumed, resumed_queue) = unbounded();
         let (clean_ups, clean_up_queue) = unbounded();
         let (stop, stopped) = bounded(0);
         let mut threads = Threads::new();
-        let readers = (0..count()).map(|i| (format!("candle-read-{i}"), READS, read_queue.clone()));
+        let read_queues = [resumed_queue, read_queue];
+        let reader = |i| (format!("candle-read-{i}"), READS, read_queues.clone());
         // Idle shows when it is done: not below those that compute.
-        let cleaner = ("candle-clean".to_owned(), COMPUTES, clean_up_queue);
-        for (name, priority, queue) in readers.chain([cleaner]) {
+        let cleaner = (
+            "candle-clean".to_owned(),
+            COMPUTES,
+            [never(), clean_up_queue],
+        );
+        for (name, priority, queues) in (0..count()).map(reader).chain([cleaner]) {
             let stopped = stopped.clone();
             threads
-                .spawn(name, priority, move || run_all(&queue, &stopped))
+                .spawn(name, priority, move || run_all(&queues, &stopped))
                 .map_err(|source| LoadError::Threads { source })?;
         }
         Ok(Self {
-            handle: ReaderHandle { reads, clean_ups },
+            handle: ReaderHandle {
+                reads,
+                resumed,
+                clean_ups,
+            },
             stop: Some(stop),
             threads,
             shutdown_timeout,
@@ -115,17 +147,21 @@ pub(super) fn count() -> usize {
     available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
 }
 
-fn run_all(queue: &Receiver<Work>, stopped: &Receiver<Infallible>) {
+/// Runs the work of two queues, the first one's first.
+fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
+    let [first, second] = queues;
     loop {
-        select_biased! {
+        let work = select_biased! {
             recv(stopped) -> _ => break,
-            recv(queue) -> work => match work {
-                Ok(work) => guarded("work of a reader", work),
-                Err(_) => break,
-            },
+            recv(first) -> work => work,
+            recv(second) -> work => work,
+        };
+        match work {
+            Ok(work) => guarded("work of a reader", work),
+            Err(_) => break,
         }
     }
-    while let Ok(work) = queue.try_recv() {
+    for work in queues.iter().flat_map(Receiver::try_iter) {
         drop_guarded("work of a reader", work);
     }
 }
@@ -147,6 +183,28 @@ mod tests {
         assert!(
             matches!(panic, Err(LoadError::Panicked { phase: "plan", message }) if message == "on purpose")
         );
+    }
+
+    #[test]
+    fn what_has_begun_goes_on_before_what_has_not() {
+        let readers = Readers::start(Duration::from_secs(10)).expect("threads");
+        let handle = readers.handle();
+        let (release, held) = unbounded::<()>();
+        let (at_work, working) = unbounded();
+        for _ in 0..count() {
+            let (at_work, held) = (at_work.clone(), held.clone());
+            handle.submit(move || {
+                let _ = at_work.send(());
+                let _ = held.recv();
+            });
+        }
+        working.iter().take(count()).for_each(drop);
+        let (say, said) = unbounded();
+        let new = say.clone();
+        handle.submit(move || _ = new.send("new"));
+        handle.resume(Box::new(move || _ = say.send("begun")));
+        release.send(()).expect("one is released");
+        assert_eq!(said.iter().collect::<Vec<_>>(), ["begun", "new"]);
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! Pinned buffers on their way between a reader, who fills them, and the device thread, which owns them.
+//! What carries weights to a card: a [`Lift`] fills pinned buffers, on the readers, and the device thread empties them.
 //!
 //! Only from pinned memory does a card copy by itself, while the device thread and the readers go on. Two buffers for each
 //! reader are enough: it reads into one while the other is copied.
 
-use std::{ops::Range, ptr::NonNull, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use async_channel::{Receiver, Sender};
-use candle_core::{
-    DType,
-    cuda_backend::cudarc::driver::{CudaContext, DriverError, PinnedHostSlice},
-};
+use async_channel::Sender;
+use candle_core::DType;
 
 use super::{
-    batch::{Batch, CHUNK, Reading, chunks},
+    batch::{Batch, CHUNK, Reading, Share, chunks},
     cast::{HostTensor, Scratch, convert_bytes, widen_bytes},
+    lender::Lender,
     owner::{Arrived, ToOwner},
     packing::{Cut, pack},
+    pinned::Pinned,
     plan::TensorPlan,
+    readers::ReaderHandle,
     ticket::Ticket,
 };
 use crate::{LoadError, device::DeviceHandle, panics::caught};
@@ -28,77 +28,10 @@ pub(super) struct Stage {
     /// The format that the weights run in.
     pub(super) dtype: DType,
     pub(super) home: DeviceHandle,
+    /// Who fills the buffers.
+    pub(super) readers: ReaderHandle,
     /// Hears [`None`] where there is no pinned memory to be had: then tensors go one by one.
-    pub(super) tell: Sender<Option<Lender>>,
-}
-
-/// Where readers borrow buffers. Each comes back when its copy is done.
-pub(super) struct Lender {
-    pub(super) buffers: Receiver<Pinned>,
-    pub(super) length: usize,
-}
-
-/// Memory that stays in its place. It is given back on the device thread, wherever this is dropped.
-pub(super) struct Pinned {
-    start: NonNull<u8>,
-    length: usize,
-    memory: Option<PinnedHostSlice<u8>>,
-    home: DeviceHandle,
-}
-
-#[expect(unsafe_code, reason = "a pointer into memory that is owned beside it")]
-// SAFETY: the pointer is into `memory`, which this owns and which may be sent itself; nobody else has it.
-unsafe impl Send for Pinned {}
-
-impl Pinned {
-    /// Takes memory, as zeros. On the device thread.
-    pub(super) fn new(
-        context: &Arc<CudaContext>,
-        length: usize,
-        home: &DeviceHandle,
-    ) -> Result<Self, DriverError> {
-        #[expect(unsafe_code, reason = "cudarc leaves pinned memory as it is")]
-        // SAFETY: nothing is read of it before it is filled, below.
-        let mut memory = unsafe { context.alloc_pinned_with_flags::<u8>(length, 0) }?;
-        memory.as_mut_slice()?.fill(0);
-        let start = NonNull::new(memory.as_mut_ptr()?).expect("pinned memory has an address");
-        Ok(Self {
-            start,
-            length,
-            memory: Some(memory),
-            home: home.clone(),
-        })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        #[expect(
-            unsafe_code,
-            reason = "cudarc's own way asks the driver, on any thread"
-        )]
-        // SAFETY: `memory` has so many initialized bytes there until it is dropped, and nobody writes to them while
-        // this is borrowed: a card only reads them.
-        unsafe {
-            std::slice::from_raw_parts(self.start.as_ptr(), self.length)
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        #[expect(
-            unsafe_code,
-            reason = "cudarc's own way asks the driver, on any thread"
-        )]
-        // SAFETY: as in `bytes`. Whoever fills it has borrowed it, and it is lent only when no copy from it is under way.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length)
-        }
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        let memory = self.memory.take();
-        self.home.run(move |_| drop(memory));
-    }
+    pub(super) tell: Sender<Option<Lender<Pinned>>>,
 }
 
 /// A part of a tensor, and where it lies in its buffer.
@@ -116,52 +49,103 @@ pub(super) struct Chunk {
     pub(super) _ticket: Arc<Ticket>,
 }
 
-impl<C> Reading<C> {
-    /// Reads a batch into buffers, and hands each to the device thread. Returns false for a load that nobody wants any
-    /// more.
-    pub(super) fn read_staged(
-        &self,
-        batch: Batch,
-        ticket: &Arc<Ticket>,
-        lender: &Lender,
-    ) -> Result<bool, LoadError> {
-        let tensors: Vec<_> = batch
-            .into_iter()
-            .map(|(name, plan)| (name, Arc::new(plan)))
-            .collect();
-        self.send_empty(&tensors, ticket);
+/// A tensor that is to be lifted.
+type Named = (Arc<str>, Arc<TensorPlan>);
+
+/// A batch on its way to a card, as far as it has come.
+pub(super) struct Lift<C> {
+    share: Share<C>,
+    lender: Lender<Pinned>,
+    tensors: Vec<Named>,
+    /// What the next buffers are to have.
+    loads: VecDeque<Vec<Cut>>,
+}
+
+impl<C: Send + 'static> Lift<C> {
+    pub(super) fn new(share: Share<C>, batch: Batch, lender: Lender<Pinned>) -> Self {
+        let dtype = share.reading.dtype;
+        let shared = |(name, plan)| (name, Arc::new(plan));
+        let tensors: Vec<Named> = batch.into_iter().map(shared).collect();
         let sizes = tensors.iter().map(|(_, plan)| {
-            let size = plan.run_dtype(self.dtype).size_in_bytes();
+            let size = plan.run_dtype(dtype).size_in_bytes();
             (plan.elements(), size)
         });
-        for cuts in pack(sizes, lender.length) {
-            // An owner that has ended lends no more.
-            let Ok(mut buffer) = lender.buffers.recv_blocking() else {
-                return Ok(false);
-            };
-            if !caught("read", || {
-                self.fill_buffer(&tensors, &cuts, ticket, &mut buffer)
-            })? {
-                return Ok(false);
-            }
-            let piece = |cut: Cut| Piece {
-                name: tensors[cut.tensor].0.clone(),
-                plan: tensors[cut.tensor].1.clone(),
-                elements: cut.elements,
-                at: cut.at,
-            };
-            let chunk = Chunk {
-                pieces: cuts.into_iter().map(piece).collect(),
-                buffer,
-                _ticket: ticket.clone(),
-            };
-            let _ = self.owner.try_send(ToOwner::Chunk(chunk));
+        let loads = pack(sizes, lender.length).into();
+        Self {
+            share,
+            lender,
+            tensors,
+            loads,
         }
-        Ok(true)
     }
 
+    pub(super) fn begin(self) {
+        if let Some(ticket) = self.share.wanted() {
+            self.share.reading.send_empty(&self.tensors, &ticket);
+            drop(ticket);
+            self.go_on();
+        }
+    }
+
+    /// Fills buffers as long as there are free ones, and hands each to the device thread.
+    fn go_on(mut self) {
+        let lender = self.lender.clone();
+        while let Some(cuts) = self.loads.pop_front() {
+            // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
+            let Some(ticket) = self.share.wanted() else {
+                return;
+            };
+            let (place, asks) = (self.share.place, (self, cuts));
+            let Some((buffer, (lift, cuts))) = lender.borrow(place, asks, Self::ask_again) else {
+                return;
+            };
+            self = lift;
+            match self.fill(buffer, cuts, &ticket) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.share.fail(&ticket, error),
+            }
+        }
+        self.share.is_read();
+    }
+
+    fn ask_again((mut lift, cuts): (Self, Vec<Cut>)) {
+        lift.loads.push_front(cuts);
+        lift.go_on();
+    }
+
+    /// Returns false for a load that nobody wants any more.
+    fn fill(
+        &self,
+        mut buffer: Pinned,
+        cuts: Vec<Cut>,
+        ticket: &Arc<Ticket>,
+    ) -> Result<bool, LoadError> {
+        let reading = &self.share.reading;
+        let into = &mut buffer;
+        let fill = || reading.fill_buffer(&self.tensors, &cuts, ticket, into.bytes_mut());
+        if !caught("read", fill)? {
+            return Ok(false);
+        }
+        let piece = |cut: Cut| Piece {
+            name: self.tensors[cut.tensor].0.clone(),
+            plan: self.tensors[cut.tensor].1.clone(),
+            elements: cut.elements,
+            at: cut.at,
+        };
+        let chunk = Chunk {
+            pieces: cuts.into_iter().map(piece).collect(),
+            buffer,
+            _ticket: ticket.clone(),
+        };
+        let _ = reading.owner.try_send(ToOwner::Chunk(chunk));
+        Ok(true)
+    }
+}
+
+impl<C> Reading<C> {
     /// Tensors without elements lie in no buffer.
-    fn send_empty(&self, tensors: &[(Arc<str>, Arc<TensorPlan>)], ticket: &Arc<Ticket>) {
+    fn send_empty(&self, tensors: &[Named], ticket: &Arc<Ticket>) {
         for (name, plan) in tensors.iter().filter(|(_, plan)| plan.elements() == 0) {
             let Some(values) = HostTensor::reserve(plan.run_dtype(self.dtype), 0) else {
                 continue;
@@ -177,16 +161,16 @@ impl<C> Reading<C> {
 
     fn fill_buffer(
         &self,
-        tensors: &[(Arc<str>, Arc<TensorPlan>)],
+        tensors: &[Named],
         cuts: &[Cut],
         ticket: &Ticket,
-        buffer: &mut Pinned,
+        buffer: &mut [u8],
     ) -> Result<bool, LoadError> {
         let mut scratch = Scratch::new();
         for cut in cuts {
             let plan = &tensors[cut.tensor].1;
             let size = plan.run_dtype(self.dtype).size_in_bytes();
-            let into = &mut buffer.bytes_mut()[cut.at..][..cut.elements.len() * size];
+            let into = &mut buffer[cut.at..][..cut.elements.len() * size];
             if !self.fill_cut(plan, cut.elements.start, ticket, into, &mut scratch)? {
                 return Ok(false);
             }

@@ -8,16 +8,16 @@ use std::{
 
 use candle_core::DType;
 
-#[cfg(feature = "cuda")]
-use super::staging::{Lender, Stage};
 use super::{
-    batch::{Reading, batches, gets_huge_pages, read_batch},
+    batch::{Reading, Share, batches, gets_huge_pages, read_batch},
     owner::{OwnerLink, ToOwner},
     plan::{TensorPlan, sum},
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
     ticket::Ticket,
 };
+#[cfg(feature = "cuda")]
+use super::{lender::Lender, pinned::Pinned, staging::Stage};
 use crate::{
     DeviceChoice, LoadError, ModelFiles, Pipeline,
     lifeline::Watch,
@@ -46,13 +46,21 @@ impl<P: Pipeline> LoadTask<P> {
         let message = match self.load().await {
             Ok(config) => ToOwner::Build(config),
             Err(error) => {
-                if let Some(ticket) = self.owner.ticket.upgrade() {
-                    ticket.fail(error);
-                }
+                self.fail(error);
                 ToOwner::Failed
             }
         };
         let _ = self.owner.inbox.try_send(message);
+    }
+
+    /// Who was interrupted does not know by what: the owner does, or else says the same.
+    fn fail(&self, error: LoadError) {
+        if matches!(error, LoadError::Interrupted) {
+            return;
+        }
+        if let Some(ticket) = self.owner.ticket.upgrade() {
+            ticket.fail(error);
+        }
     }
 
     async fn load(&self) -> Result<P::Config, LoadError> {
@@ -126,20 +134,20 @@ impl<P: Pipeline> LoadTask<P> {
         let (done, finished) = async_channel::unbounded();
         let batches = batches(tensors, self.dtype);
         let mut unread = batches.len();
-        for batch in batches {
-            let (reading, ticket, done) =
-                (reading.clone(), self.owner.ticket.clone(), done.clone());
-            self.readers.submit(move || {
-                if read_batch(&reading, batch, &ticket) {
-                    let _ = done.try_send(());
-                }
-            });
+        for (place, batch) in batches.into_iter().enumerate() {
+            let share = Share {
+                reading: reading.clone(),
+                place,
+                ticket: self.owner.ticket.clone(),
+                done: done.clone(),
+            };
+            self.readers.submit(move || read_batch(share, batch));
         }
         drop(done);
         while finished.recv().await.is_ok() {
             unread -= 1;
         }
-        // Where a read failed, the ticket has its error already, and the first one counts.
+        // Where a read failed, the ticket has its error already; where the owner did, it says so.
         if unread == 0 {
             Ok(())
         } else {
@@ -149,7 +157,7 @@ impl<P: Pipeline> LoadTask<P> {
 
     /// Has the owner lend buffers to the readers, where the weights go to a card.
     #[cfg(feature = "cuda")]
-    async fn stage(&self, tensors: &Tensors) -> Result<Option<Lender>, LoadError> {
+    async fn stage(&self, tensors: &Tensors) -> Result<Option<Lender<Pinned>>, LoadError> {
         let bytes = sum(tensors.values().map(|tensor| tensor.run_bytes(self.dtype)));
         let is_card = matches!(self.account.holder().device, DeviceChoice::Cuda(_));
         if !is_card || bytes == 0 {
@@ -162,10 +170,11 @@ impl<P: Pipeline> LoadTask<P> {
             bytes,
             dtype: self.dtype,
             home: home.ok_or(LoadError::Interrupted)?,
+            readers: self.readers.clone(),
             tell,
         };
         let _ = self.owner.inbox.try_send(ToOwner::Stage(stage));
-        // Where the card has no room, the ticket says so.
+        // Where the card has no room, the owner says so.
         told.recv().await.map_err(|_| LoadError::Interrupted)
     }
 

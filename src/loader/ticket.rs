@@ -9,7 +9,7 @@ use candle_core::Device;
 
 use crate::{
     LoadError, ReleaseReport,
-    device::DeviceHandle,
+    device::{DeviceContext, DeviceHandle},
     lifeline::Watch,
     memory::{self, Account, Claim, Snapshot, StretchEnd},
     state::Ended,
@@ -133,12 +133,13 @@ impl Drop for Ticket {
             before: self.before.take(),
             ends: std::mem::take(self.ends.get_mut().unwrap_or_else(PoisonError::into_inner)),
             account: self.account.clone(),
+            device: self.device.clone(),
             error,
             tell: self.tell.take(),
         };
         let readers = self.readers.clone();
         self.device
-            .run(move |context| ending.release(context.device.as_ref().ok(), &readers));
+            .run(move |context| ending.release(context, &readers));
     }
 }
 
@@ -149,6 +150,7 @@ struct Ending {
     before: Option<(Instant, Snapshot)>,
     ends: Vec<StretchEnd>,
     account: Arc<Account>,
+    device: DeviceHandle,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -156,15 +158,17 @@ struct Ending {
 impl Ending {
     /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
     /// model had many small tensors, and the jobs of others go on.
-    fn release(mut self, device: Option<&Device>, readers: &ReaderHandle) {
-        match device {
-            Some(Device::Cpu) => {
+    fn release(mut self, context: &DeviceContext, readers: &ReaderHandle) {
+        match context.lend() {
+            Ok(lent) if lent.device.is_cpu() => {
                 // What jobs have used.
                 let end = StretchEnd::of_this_heap(self.claimed());
                 self.ends.push(end);
                 readers.clean_up(move || self.measure(Some(&Device::Cpu)));
             }
-            device => self.measure(device),
+            // What is lost cannot be measured.
+            Ok(lent) => self.measure(lent.settle().then_some(&lent.device)),
+            Err(_) => self.measure(None),
         }
     }
 
@@ -188,9 +192,11 @@ impl Ending {
         self.ends.clear();
         self.claim = None;
         self.account.close();
+        // A device that was lost meanwhile has not released anything, whoever let go of it.
+        let error = self.error.take().or_else(|| self.device.unusable());
         tell(Gone {
             generation: self.generation,
-            error: self.error.take(),
+            error,
             report: report.into(),
         });
     }

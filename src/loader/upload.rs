@@ -2,27 +2,32 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
+    mem::{forget, take},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use async_channel::{Receiver, Sender, unbounded};
 use candle_core::{
-    CudaDevice, CudaStorage, DType, Storage, Tensor,
+    CudaDevice, CudaStorage, DType, Device, Storage, Tensor,
+    backend::BackendDevice,
     cuda_backend::{
         CudaStorageSlice as Slice, WrapErr,
         cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DriverError},
     },
     op::BackpropOp,
 };
+use tracing::warn;
 
 use super::{
+    lender::Lender,
     packing::buffer_length,
+    pinned::Pinned,
     plan::TensorPlan,
     readers,
-    staging::{Chunk, Lender, Piece, Pinned, Stage},
+    staging::{Chunk, Piece, Stage},
     weights::Weights,
 };
+use crate::memory::settle;
 
 /// Buffers for each reader: one is filled while the other is copied.
 const BUFFERS: usize = 2;
@@ -35,8 +40,7 @@ pub(super) struct Upload {
     device: CudaDevice,
     dtype: DType,
     /// Where readers borrow.
-    lend: Sender<Pinned>,
-    idle: Receiver<Pinned>,
+    lender: Lender<Pinned>,
     /// Tensors of which a part has arrived.
     growing: HashMap<Arc<str>, Growing>,
     /// Buffers that are copied from, the oldest first, each with what follows its copies.
@@ -44,25 +48,27 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Takes the buffers of a load. Returns where its readers borrow them.
-    pub(super) fn new(device: &CudaDevice, stage: &Stage) -> Result<(Self, Lender), DriverError> {
+    /// Takes the buffers of a load.
+    pub(super) fn new(device: &CudaDevice, stage: &Stage) -> Result<Self, DriverError> {
         let count = BUFFERS * readers::count();
         let length = buffer_length(stage.bytes, count);
-        let (lend, buffers) = unbounded();
+        let lender = Lender::new(stage.readers.clone(), length);
         let stream = device.cuda_stream();
         for _ in 0..count {
-            let buffer = Pinned::new(stream.context(), length, &stage.home)?;
-            let _ = lend.try_send(buffer);
+            lender.put(Pinned::new(stream.context(), length, &stage.home)?);
         }
-        let upload = Self {
+        Ok(Self {
             device: device.clone(),
             dtype: stage.dtype,
-            lend,
-            idle: buffers.clone(),
+            lender,
             growing: HashMap::new(),
             flying: VecDeque::new(),
-        };
-        Ok((upload, Lender { buffers, length }))
+        })
+    }
+
+    /// Where the readers borrow the buffers.
+    pub(super) fn lender(&self) -> Lender<Pinned> {
+        self.lender.clone()
     }
 
     /// Starts to copy what a buffer has. A tensor that is whole then goes to the weights: whatever is computed with it
@@ -113,8 +119,7 @@ impl Upload {
                 return Ok(Some(Instant::now() + LOOK));
             }
             if let Some((buffer, _)) = self.flying.pop_front() {
-                // Refused where all readers are done: it is given back.
-                let _ = self.lend.try_send(buffer);
+                self.lender.put(buffer);
             }
         }
         Ok(None)
@@ -124,14 +129,31 @@ impl Upload {
 impl Drop for Upload {
     /// Ends the lending. A cancel comes while buffers are copied from: at most two for each reader.
     fn drop(&mut self) {
-        self.lend.close();
-        while self.idle.try_recv().is_ok() {}
-        if !self.flying.is_empty() {
-            let stream = self.device.cuda_stream();
-            // The first call after a drop that failed only tells of that, and does not wait.
-            let _ = stream.synchronize().or_else(|_| stream.synchronize());
+        self.lender.close();
+        if self.flying.is_empty() {
+            return;
+        }
+        // Memory of which nobody can say whether it is still copied from stays.
+        if let Err(error) = settle(&Device::Cuda(self.device.clone())) {
+            warn!("buffers are left behind, since the device cannot be waited for: {error}");
+            forget(take(&mut self.flying));
         }
     }
+}
+
+/// Makes a tensor without elements. A driver refuses to give no memory, so it has some that nobody looks at.
+pub(super) fn empty(
+    device: &CudaDevice,
+    dtype: DType,
+    shape: &[usize],
+) -> candle_core::Result<Tensor> {
+    let storage = Storage::Cuda(device.zeros_impl(&1.into(), dtype)?);
+    Ok(Tensor::from_storage(
+        storage,
+        shape,
+        BackpropOp::none(),
+        false,
+    ))
 }
 
 /// A tensor of which a part has arrived.

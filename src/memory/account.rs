@@ -93,12 +93,6 @@ impl Account {
         &self.holder
     }
 
-    /// Shows the device as one that cannot be used.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn device_is_unusable(&self, reason: &str) {
-        self.ledger.give_up(reason);
-    }
-
     pub(super) fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }

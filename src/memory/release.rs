@@ -11,6 +11,7 @@ use super::cpu;
 use super::cuda;
 #[cfg(feature = "metal")]
 use super::metal;
+use crate::ErrorChain;
 
 /// What an unload or a cancelled load gave back, in bytes.
 ///
@@ -126,23 +127,20 @@ pub(super) fn card(device: &Device) -> Option<Card> {
     }
 }
 
-/// Waits for what the device still works on, so that a drop that follows frees at once.
-pub(crate) fn settle(device: &Device) {
+/// Waits for what the device still works on. The first call after a drop that failed only tells of that, and does not wait,
+/// so it is logged; what fails again is returned.
+pub(crate) fn settle(device: &Device) -> candle_core::Result<()> {
     if device.is_cpu() {
-        return;
+        return Ok(());
     }
-    // The first call after a drop that failed only tells of that, and does not wait.
-    for _ in 0..2 {
-        match device.synchronize() {
-            Ok(()) => return,
-            Err(error) => warn!("failed to synchronize the device: {error}"),
-        }
-    }
+    device.synchronize().or_else(|error| {
+        warn!("something failed on the device: {}", ErrorChain(&error));
+        device.synchronize()
+    })
 }
 
 /// Gives what was dropped back to the system. Runs on the device thread: it may take milliseconds.
 fn give_back(device: &Device) {
-    settle(device);
     match device {
         Device::Cpu => cpu::trim(),
         #[cfg(feature = "cuda")]
@@ -151,7 +149,8 @@ fn give_back(device: &Device) {
     }
 }
 
-/// Trims, measures and reports, after the last tensor of a model was dropped.
+/// Trims, measures and reports, after the last tensor of a model was dropped, and the device has
+/// [settled](settle).
 pub(crate) fn report(
     device: &Device,
     claimed: u64,

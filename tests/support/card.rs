@@ -10,9 +10,9 @@ use bevy_candle::{
     candle::{
         DType, Device, Tensor,
         cuda_backend::cudarc::driver::{
-            CudaContext,
+            CudaContext, DriverError,
             result::{device, mem_pool},
-            sys::CUmemPool_attribute,
+            sys::{CUmemPool_attribute, CUresult},
         },
     },
     prelude::*,
@@ -24,6 +24,9 @@ pub const MIB: u64 = 1 << 20;
 
 /// What a pool takes from a driver at once.
 pub const GRANULE: u64 = 32 * MIB;
+
+/// Reads of a plan: the count, and the header's length and text.
+pub const PLANNED: usize = 3;
 
 /// Whether there is a device to test with; says so where there is none. What a test prints is only shown when it fails, so
 /// this goes past it.
@@ -51,6 +54,12 @@ pub enum Ask {
     Take(u64),
     /// Run into an illegal instruction.
     Break,
+    /// The same, and do not look at what comes of it.
+    BreakUnseen,
+    /// The same, and panic.
+    BreakAndPanic,
+    /// Leave an error behind, as a drop that fails does.
+    LeaveAnError,
 }
 
 impl Pipeline for Card {
@@ -83,7 +92,15 @@ impl Pipeline for Card {
             Ask::Take(bytes) => {
                 Tensor::zeros(bytes as usize, DType::U8, &self.device).map(|_| Vec::new())
             }
-            Ask::Break => run_into_the_ground(&self.device).map(|()| Vec::new()),
+            Ask::Break => run_into_the_ground(&self.device)
+                .and_then(|()| self.device.synchronize())
+                .map(|()| Vec::new()),
+            Ask::BreakUnseen => run_into_the_ground(&self.device).map(|()| Vec::new()),
+            Ask::BreakAndPanic => {
+                let broken = run_into_the_ground(&self.device);
+                panic!("on purpose: {broken:?}");
+            }
+            Ask::LeaveAnError => leave_an_error(&self.device).map(|()| Vec::new()),
         }
         .map_err(InferError::failed)
     }
@@ -91,7 +108,7 @@ impl Pipeline for Card {
     fn working_memory(&self, ask: &Ask) -> u64 {
         match ask {
             Ask::Take(bytes) => *bytes,
-            Ask::Values | Ask::Break => 0,
+            _ => 0,
         }
     }
 }
@@ -106,7 +123,15 @@ impl Card {
     }
 }
 
-/// Runs a kernel that a card cannot go on after, and waits for it.
+/// Has cudarc put an error aside, which the next call returns in its own place.
+fn leave_an_error(device: &Device) -> bevy_candle::candle::Result<()> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    let error = DriverError(CUresult::CUDA_ERROR_INVALID_VALUE);
+    stream.context().record_err(Err::<(), _>(error));
+    Ok(())
+}
+
+/// Starts a kernel that a card cannot go on after.
 fn run_into_the_ground(device: &Device) -> bevy_candle::candle::Result<()> {
     const TRAP: &str = ".version 7.0\n.target sm_70\n.address_size 64\n\
                         .visible .entry broken() {\n  trap;\n  ret;\n}\n";
@@ -119,7 +144,7 @@ fn run_into_the_ground(device: &Device) -> bevy_candle::candle::Result<()> {
     // SAFETY: it takes no arguments and touches no memory.
     let launched = unsafe { launch.launch(LaunchConfig::for_num_elems(1)) };
     launched.map_err(bevy_candle::candle::Error::wrap)?;
-    device.synchronize()
+    Ok(())
 }
 
 /// The values of a tensor of such a model: whole numbers, which every format has.
@@ -225,17 +250,25 @@ pub fn run<P: Pipeline>(app: &mut App, request: P::Request) -> Result<P::Output,
 
 /// What tensors use of the pool, as the driver counts.
 pub fn pool_used() -> u64 {
+    ask_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+}
+
+/// What the pool has from the driver.
+pub fn pool_reserved() -> u64 {
+    ask_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+}
+
+fn ask_pool(attribute: CUmemPool_attribute) -> u64 {
     let context = CudaContext::new(0).expect("a device");
     // A free is done when its turn comes.
     context.synchronize().expect("it works");
-    let mut used = 0_u64;
+    let mut bytes = 0_u64;
     #[expect(unsafe_code, reason = "cudarc has no safe wrapper for pools")]
     // SAFETY: the device is open, and the attribute is written as one `cuuint64_t`.
     let asked = unsafe {
-        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
         device::get_mem_pool(context.cu_device())
-            .and_then(|pool| mem_pool::get_attribute(pool, attribute, (&raw mut used).cast()))
+            .and_then(|pool| mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()))
     };
     asked.expect("the pool's counters");
-    used
+    bytes
 }

@@ -2,7 +2,8 @@
 // stricter than a driver. It runs no kernel: a launch breaks the context, as an illegal address would.
 //
 // Work is done later, by one worker, at STAND_IN_BYTES_PER_US (default 4000). Memory is STAND_IN_BYTES (default 4 GiB).
-// With STAND_IN_ONE_THREAD it ends the process where two threads take, fill or free memory.
+// With STAND_IN_ONE_THREAD it ends the process where two threads take, fill or free memory; with STAND_IN_PINNED_ONLY where
+// a card's memory is filled from ordinary memory.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -244,6 +245,7 @@ R cuMemcpyHtoDAsync_v2(void *to, void *from, size_t bytes, void *s) {
   check(to, bytes);
   Block *b = find(from);
   int pinned = b && b->pinned;
+  if (!pinned && getenv("STAND_IN_PINNED_ONLY")) die("a copy from ordinary memory");
   if (pinned && (char *)from + bytes > b->at + b->bytes) die("a copy from beyond pinned memory");
   void *own = pinned ? from : memcpy(malloc(bytes), from, bytes);
   push((Op){.kind = COPY, .to = to, .from = own, .bytes = bytes, .own = !pinned});
