@@ -85,14 +85,11 @@ mod glibc {
     /// What a block takes beside its bytes, at most: its header and its alignment.
     const BESIDE: usize = 32;
 
-    /// The size of an end at least: not kept in a thread's cache when it is freed.
+    /// The size of an end: not kept in a thread's cache when it is freed.
     const END: usize = 4 << 10;
 
     /// What a small model may use while it works.
     const AT_WORK: u64 = 8 << 20;
-
-    /// Free places elsewhere on the heap that are filled in search of one behind a stretch, each of twice the bytes.
-    const TRIES: usize = 9;
 
     pub(super) fn take(bytes: u64, blocks: usize, huge: bool) -> (Stretch, StretchEnd) {
         if bytes < LARGE as u64 || bytes > MAPPED as u64 {
@@ -103,7 +100,7 @@ mod glibc {
             prefer_huge_pages(&mut start);
         }
         let addresses = addresses(&start);
-        let end = end_behind(addresses.end);
+        let end = end_behind(&addresses);
         start.shrink_to(1);
         let addresses = huge.then_some(addresses);
         (Stretch { start, addresses }, end)
@@ -111,7 +108,7 @@ mod glibc {
 
     pub(super) fn end_of_heap(bytes: u64) -> StretchEnd {
         let free = from_heap(bytes.clamp(AT_WORK, MAPPED as u64) as usize);
-        end_behind(addresses(&free).end)
+        end_behind(&addresses(&free))
     }
 
     /// A block that is not mapped by itself.
@@ -133,13 +130,15 @@ mod glibc {
         block
     }
 
-    /// A block between `address` and the rest of the heap, where one can be had.
-    fn end_behind(address: usize) -> StretchEnd {
-        let mut elsewhere = Vec::with_capacity(TRIES);
-        for n in 0..TRIES {
-            let block = reserve(END << n);
-            let behind = block.as_ptr().addr().checked_sub(address);
-            if behind.is_some_and(|bytes| bytes < END) {
+    /// A block behind a stretch of so many bytes, where the rest of the heap is there. What fits into free places
+    /// elsewhere goes there first; a block of the stretch's own size fits into none, or the stretch would be there.
+    fn end_behind(stretch: &Range<usize>) -> StretchEnd {
+        let mut elsewhere = Vec::new();
+        for bytes in [END, 64 << 10, 1 << 20, stretch.len()] {
+            let mut block = reserve(bytes);
+            let distance = block.as_ptr().addr().checked_sub(stretch.end);
+            if distance.is_some_and(|bytes| bytes < END) {
+                block.shrink_to(END);
                 return StretchEnd { _block: block };
             }
             elsewhere.push(block);
