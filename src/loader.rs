@@ -51,6 +51,7 @@ mod pinned;
 mod plan;
 mod progress;
 mod readers;
+mod reading;
 mod safetensors;
 mod shards;
 #[cfg(feature = "cuda")]

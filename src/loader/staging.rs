@@ -9,7 +9,7 @@ use async_channel::Sender;
 use candle_core::DType;
 
 use super::{
-    batch::{Batch, CHUNK, Reading, Share, chunks},
+    batch::{Batch, CHUNK, chunks},
     cast::{HostTensor, Scratch, convert_bytes, widen_bytes},
     lender::Lender,
     owner::{Arrived, ToOwner},
@@ -17,6 +17,7 @@ use super::{
     pinned::Pinned,
     plan::TensorPlan,
     readers::ReaderHandle,
+    reading::{Reading, Share},
     ticket::Ticket,
 };
 use crate::{LoadError, device::DeviceHandle, panics::caught};

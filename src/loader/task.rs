@@ -9,11 +9,12 @@ use std::{
 use candle_core::DType;
 
 use super::{
-    batch::{Reading, Share, batches, gets_huge_pages, read_batch},
+    batch::{batches, gets_huge_pages},
     owner::{OwnerLink, ToOwner},
     plan::{TensorPlan, sum},
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
+    reading::{Reading, Share, read_batch},
     ticket::Ticket,
 };
 #[cfg(feature = "cuda")]

@@ -189,7 +189,7 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
-        self.ends.clear();
+        self.ends = Vec::new();
         self.claim = None;
         self.account.close();
         // A device that was lost meanwhile has not released anything, whoever let go of it.

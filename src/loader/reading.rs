@@ -1,0 +1,221 @@
+//! Reading weights: tensor by tensor, in chunks, straight into the memory that candle will use.
+
+use std::sync::{Arc, Weak};
+
+use async_channel::Sender;
+use candle_core::DType;
+
+use super::{
+    batch::{Batch, CHUNK, chunks},
+    cast::{HostTensor, Scratch},
+    owner::{Arrived, ToOwner},
+    plan::{TensorPlan, sum},
+    progress::ProgressCell,
+    ticket::Ticket,
+};
+#[cfg(feature = "cuda")]
+use super::{lender::Lender, pinned::Pinned, staging::Lift};
+use crate::{LoadError, ModelFiles, memory::Stretch, panics::caught, signal::Signal};
+
+/// What every reader of one load needs.
+pub(super) struct Reading<C> {
+    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) dtype: DType,
+    pub(super) progress: Arc<ProgressCell>,
+    pub(super) owner: Sender<ToOwner<C>>,
+    pub(super) signal: Signal,
+    pub(super) huge_pages: bool,
+    /// Where buffers for a card are borrowed.
+    #[cfg(feature = "cuda")]
+    pub(super) lender: Option<Lender<Pinned>>,
+}
+
+impl<C> Reading<C> {
+    /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
+    /// any more: that is no error, it just ends early.
+    fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
+        let bytes = sum(batch.iter().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
+        let (mut stretch, end) = Stretch::take(bytes, batch.len(), self.huge_pages);
+        ticket.keep_to_the_end(end);
+        let mut reserved = Vec::with_capacity(batch.len());
+        for (name, tensor) in batch {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            let values = self.reserve(&name, &tensor)?;
+            reserved.push((name, tensor, values));
+        }
+        stretch.is_taken();
+        for (name, tensor, mut values) in reserved {
+            if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
+                return Ok(false);
+            }
+            let arrived = Arrived {
+                name,
+                plan: tensor,
+                values,
+                _ticket: ticket.clone(),
+            };
+            // Refused by an owner that has ended: the tensor is dropped here.
+            let _ = self.owner.try_send(ToOwner::Tensor(arrived));
+        }
+        Ok(true)
+    }
+
+    fn reserve(&self, name: &str, tensor: &TensorPlan) -> Result<HostTensor, LoadError> {
+        let refused = || LoadError::OutOfMemory {
+            tensor: name.into(),
+            bytes: tensor.run_bytes(self.dtype),
+        };
+        HostTensor::reserve(tensor.run_dtype(self.dtype), tensor.elements()).ok_or_else(refused)
+    }
+
+    /// Reads a tensor. Returns false where the load ended meanwhile.
+    fn fill(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        let wanted = tensor.run_dtype(self.dtype);
+        if wanted == tensor.stored {
+            self.read_direct(tensor, ticket, into)
+        } else if wanted.size_in_bytes() >= tensor.stored.size_in_bytes() {
+            self.read_widened(tensor, ticket, into)
+        } else {
+            self.read_narrowed(tensor, ticket, into)
+        }
+    }
+
+    /// Reads into the tensor's own memory. Returns whether it was read to its end.
+    fn read_direct(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        for elements in chunks(tensor.elements(), CHUNK / into.element_size()) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * into.element_size()) as u64;
+            let chunk = into.bytes_of(elements);
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            let bytes = chunk.len();
+            self.count(bytes);
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    /// Reads each chunk where it is converted: into the end of the memory that its elements will have.
+    fn read_widened(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        let size = tensor.stored.size_in_bytes();
+        let mut scratch = Scratch::new();
+        for elements in chunks(tensor.elements(), CHUNK / size) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * size) as u64;
+            let chunk = into.tail_mut(elements.clone(), tensor.stored);
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            let bytes = chunk.len();
+            into.widen_tail(elements, tensor.stored, &mut scratch);
+            self.count(bytes);
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    /// Reads through a small buffer: the stored bytes are more than the memory has.
+    fn read_narrowed(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        into: &mut HostTensor,
+    ) -> Result<bool, LoadError> {
+        let size = tensor.stored.size_in_bytes();
+        let mut scratch = Scratch::new();
+        for elements in chunks(tensor.elements(), Scratch::BYTES / size) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            into.grow_to(elements.end);
+            let offset = tensor.offset + (elements.start * size) as u64;
+            let chunk = scratch.bytes_mut(elements.len() * size);
+            self.files.read_at(&tensor.file, offset, chunk)?;
+            into.convert(elements.start, tensor.stored, chunk);
+            self.count(chunk.len());
+        }
+        Ok(ticket.is_wanted())
+    }
+
+    /// Shows progress, and lets the game go first: a thread of low priority, too, keeps its core for milliseconds once
+    /// it has it.
+    pub(super) fn count(&self, bytes: usize) {
+        self.progress.add(bytes as u64);
+        self.signal.raise();
+        std::thread::yield_now();
+    }
+}
+
+/// One batch's part in a load.
+pub(super) struct Share<C> {
+    pub(super) reading: Arc<Reading<C>>,
+    /// The batch's place in the load.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "only what goes to a card waits for buffers")
+    )]
+    pub(super) place: usize,
+    pub(super) ticket: Weak<Ticket>,
+    /// Hears that the whole batch was read.
+    pub(super) done: Sender<()>,
+}
+
+impl<C> Share<C> {
+    /// The load's ticket, unless the load has ended.
+    pub(super) fn wanted(&self) -> Option<Arc<Ticket>> {
+        self.ticket.upgrade().filter(|ticket| ticket.is_wanted())
+    }
+
+    pub(super) fn is_read(&self) {
+        let _ = self.done.try_send(());
+    }
+
+    /// The first failure ends the load for all its readers at once.
+    pub(super) fn fail(&self, ticket: &Ticket, error: LoadError) {
+        ticket.fail(error);
+        let _ = self.reading.owner.try_send(ToOwner::Failed);
+    }
+
+    /// Returns whether the whole batch was read.
+    fn read(&self, batch: Batch) -> bool {
+        let Some(ticket) = self.wanted() else {
+            return false;
+        };
+        match self.reading.read(batch, &ticket) {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.fail(&ticket, error);
+                false
+            }
+        }
+    }
+}
+
+/// The work of one reader: reads a batch, unless the load has ended before its turn came.
+pub(super) fn read_batch<C: Send + 'static>(share: Share<C>, batch: Batch) {
+    #[cfg(feature = "cuda")]
+    if let Some(lender) = share.reading.lender.clone() {
+        return Lift::new(share, batch, lender).begin();
+    }
+    if share.read(batch) {
+        share.is_read();
+    }
+}
