@@ -32,7 +32,7 @@ mod thread;
 mod timer;
 #[cfg(feature = "cuda")]
 pub(crate) use fault::refuses_memory;
-pub(crate) use health::Lent;
+pub(crate) use health::{Lent, hear_of_others};
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]
 pub(crate) use timer::block_on;

@@ -146,7 +146,9 @@ impl Lent {
                 Fault::OutOfMemory | Fault::Passing => ErrorChain(&again).to_string(),
             };
             self.health.give_up(&reason);
-            return Verdict::Broken(reason);
+            // Where it was given up before, with the reason that all others hear.
+            let first = self.health.broken.get().map(ToString::to_string);
+            return Verdict::Broken(first.unwrap_or(reason));
         }
         match fault {
             Fault::OutOfMemory => Verdict::Full(memory::free_bytes(&self.device)),
@@ -165,6 +167,19 @@ impl Lent {
     fn is_loss(&self, error: &candle_core::Error) -> bool {
         self.device.is_cuda() && Fault::behind(error).is_loss()
     }
+}
+
+/// Has the error told that somebody's drop left behind: the next call, whatever it is, would return it as its own. A device
+/// that is lost says so again.
+pub(crate) fn hear_of_others(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(card) = device
+        && let Err(error) = card.cuda_stream().context().check_err()
+    {
+        warn!("something failed on the device before: {error}");
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
 }
 
 /// What an error says of its device.

@@ -7,7 +7,7 @@ use futures_lite::future;
 use super::Job;
 use crate::{
     InferError, Pipeline,
-    device::Lent,
+    device::{Lent, hear_of_others},
     lifeline::DrainOnDrop,
     memory::{Account, Grant, JobGrant},
     panics::{drop_guarded, guarded},
@@ -23,6 +23,7 @@ pub(crate) async fn serve<P: Pipeline>(
     while let Ok(job) = jobs.0.recv().await {
         match admit(job, pipeline, account).await {
             Admission::Granted(job, grant) => {
+                hear_of_others(&lent.device);
                 let explain = |error, needed| lent.job_error(error, needed);
                 job.run(pipeline, grant, explain).await;
             }

@@ -4,10 +4,7 @@
 use std::time::Instant;
 
 #[cfg(feature = "cuda")]
-use candle_core::{
-    CudaDevice,
-    cuda_backend::{WrapErr, cudarc::driver::DriverError},
-};
+use candle_core::cuda_backend::{WrapErr, cudarc::driver::DriverError};
 use candle_core::{Device, Tensor};
 use futures_lite::future;
 #[cfg(feature = "cuda")]
@@ -24,7 +21,7 @@ use super::{
 use crate::{LoadError, lifeline::DrainOnDrop};
 #[cfg(feature = "cuda")]
 use crate::{
-    device::{refuses_memory, sleep_until},
+    device::{hear_of_others, refuses_memory, sleep_until},
     memory::ensure_free,
 };
 
@@ -140,7 +137,7 @@ impl Arrivals {
         let Device::Cuda(card) = device else {
             return Ok(());
         };
-        hear_of_others(card);
+        hear_of_others(device);
         ensure_free(stage.bytes, device)?;
         let lender = self.lend(Upload::new(card, stage))?;
         let _ = stage.tell.try_send(lender);
@@ -166,14 +163,5 @@ impl Arrivals {
     fn put(&mut self, chunk: Chunk) -> Result<(), LoadError> {
         let upload = self.upload.as_mut().ok_or(LoadError::Interrupted)?;
         Ok(upload.put(chunk, &mut self.weights)?)
-    }
-}
-
-/// Has the error told that somebody's drop left behind: the next call, whatever it is, would return it as its own. A device
-/// that is lost says so again.
-#[cfg(feature = "cuda")]
-fn hear_of_others(card: &CudaDevice) {
-    if let Err(error) = card.cuda_stream().context().check_err() {
-        warn!("something failed on the device before: {error}");
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     LoadError, Pipeline,
-    device::{DeviceContext, DeviceHandle, Lent},
+    device::{DeviceContext, DeviceHandle, Lent, hear_of_others},
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
@@ -163,6 +163,7 @@ async fn live<P: Pipeline>(
 ) -> Result<(), LoadError> {
     let (config, weights) = collect(inbox, &lent.device).await?;
     let weights = weights.into_var_builder(setup.dtype, lent.device.clone());
+    hear_of_others(&lent.device);
     let pipeline = build::<P>(config, weights, setup).await?;
     setup.progress.enter(LoadPhase::Done);
     let sample_size = caught_async("sample_size", async { Ok(pipeline.sample_size()) }).await?;

@@ -45,7 +45,7 @@ impl<C> Reading<C> {
             let values = self.reserve(&name, &tensor)?;
             reserved.push((name, tensor, values));
         }
-        stretch.is_taken();
+        stretch.close();
         for (name, tensor, mut values) in reserved {
             if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
                 return Ok(false);
@@ -184,7 +184,7 @@ impl<C> Share<C> {
         self.ticket.upgrade().filter(|ticket| ticket.is_wanted())
     }
 
-    pub(super) fn is_read(&self) {
+    pub(super) fn tell_read(&self) {
         let _ = self.done.try_send(());
     }
 
@@ -216,6 +216,6 @@ pub(super) fn read_batch<C: Send + 'static>(share: Share<C>, batch: Batch) {
         return Lift::new(share, batch, lender).begin();
     }
     if share.read(batch) {
-        share.is_read();
+        share.tell_read();
     }
 }

@@ -1,7 +1,6 @@
 //! What carries weights to a card: a [`Lift`] fills pinned buffers, on the readers, and the device thread empties them.
 //!
-//! Only from pinned memory does a card copy by itself, while the device thread and the readers go on. Two buffers for each
-//! reader are enough: it reads into one while the other is copied.
+//! Only from pinned memory does a card copy by itself, while the device thread and the readers go on.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -107,7 +106,7 @@ impl<C: Send + 'static> Lift<C> {
                 Err(error) => return self.share.fail(&ticket, error),
             }
         }
-        self.share.is_read();
+        self.share.tell_read();
     }
 
     fn ask_again((mut lift, cuts): (Self, Vec<Cut>)) {

@@ -161,9 +161,9 @@ impl Ending {
     fn release(mut self, context: &DeviceContext, readers: &ReaderHandle) {
         match context.lend() {
             Ok(lent) if lent.device.is_cpu() => {
-                // What jobs have used.
-                let end = StretchEnd::of_this_heap(self.claimed());
-                self.ends.push(end);
+                // What jobs have used, on all threads of the device.
+                let ends = rayon::broadcast(|_| StretchEnd::of_this_heap());
+                self.ends.extend(ends);
                 readers.clean_up(move || self.measure(Some(&Device::Cpu)));
             }
             // What is lost cannot be measured.

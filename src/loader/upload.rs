@@ -29,7 +29,7 @@ use super::{
 };
 use crate::memory::settle;
 
-/// Buffers for each reader: one is filled while the other is copied.
+/// Buffers for each reader: as many as it fills are copied meanwhile.
 const BUFFERS: usize = 2;
 
 /// How soon a copy is looked at again. A card copies a buffer in about as long.

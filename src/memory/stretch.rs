@@ -9,7 +9,13 @@
 //! at what lies before blocks in use. So a small block is left behind each stretch, until the model is gone and the
 //! heap trimmed. And when a stretch is full, what is not touched yet has small pages again: later a few bytes there would
 //! take a huge one, and keep it.
+//!
+//! All of this only holds places in glibc's heap: no page of it is touched but for a few headers, and nobody else's
+//! allocator hears of it. A batch of very many tiny tensors may not fit in its stretch; what does not is given back
+//! when the thread's heap has the next one behind it.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use glibc::Place;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::ops::Range;
 
@@ -23,64 +29,86 @@ pub(crate) const MAPPED: usize = 32 << 20;
 #[derive(Default)]
 pub(crate) struct Stretch {
     /// Keeps what follows it free.
-    start: Vec<u8>,
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    addresses: Option<Range<usize>>,
+    start: Option<Place>,
+    /// What has huge pages.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    huge: Option<Range<usize>>,
 }
 
 /// Lies behind the blocks of a stretch, and has their memory given back by the next trim after they are dropped.
 #[derive(Default)]
 pub(crate) struct StretchEnd {
-    _block: Vec<u8>,
-}
-
-impl StretchEnd {
-    /// The same for what is free now at the end of the calling thread's heap, up to about so many bytes.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    pub(crate) fn of_this_heap(bytes: u64) -> Self {
-        glibc::end_of_heap(bytes)
-    }
-
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    pub(crate) fn of_this_heap(_: u64) -> Self {
-        Self::default()
-    }
+    _place: Option<Place>,
 }
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 impl Stretch {
     /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. The end is to live as
     /// long as the blocks.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     pub(crate) fn take(bytes: u64, blocks: usize, huge: bool) -> (Self, StretchEnd) {
-        glibc::take(bytes, blocks, huge)
+        let Some(mut start) = glibc::room(bytes, blocks) else {
+            return Default::default();
+        };
+        let addresses = start.addresses();
+        if huge {
+            advise(addresses.clone(), libc::MADV_HUGEPAGE);
+        }
+        let end = glibc::behind(&addresses);
+        start.shrink_to(1);
+        let stretch = Self {
+            start: Some(start),
+            huge: huge.then_some(addresses),
+        };
+        (stretch, StretchEnd { _place: end })
     }
 
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    /// Lets its blocks have the first bytes, too: all are taken.
+    pub(crate) fn close(&mut self) {
+        self.start = None;
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+impl Stretch {
     pub(crate) fn take(_: u64, _: usize, _: bool) -> (Self, StretchEnd) {
         Default::default()
     }
 
-    /// Says that all blocks are taken.
-    pub(crate) fn is_taken(&mut self) {
-        self.start = Vec::new();
-    }
+    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
+    pub(crate) fn close(&mut self) {}
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 impl Drop for Stretch {
     fn drop(&mut self) {
-        if let Some(addresses) = self.addresses.take() {
+        if let Some(addresses) = self.huge.take() {
             advise(addresses, libc::MADV_NOHUGEPAGE);
         }
     }
 }
 
+impl StretchEnd {
+    /// The same for what is free now at the end of the calling thread's heap, up to 32 MiB.
+    pub(crate) fn of_this_heap() -> Self {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            let free = glibc::room(MAPPED as u64, 1);
+            let _place = free.and_then(|free| glibc::behind(&free.addresses()));
+            Self { _place }
+        }
+        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        Self::default()
+    }
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
-    use std::{hint::black_box, ops::Range};
+    use std::{ops::Range, ptr::NonNull};
 
-    use super::{MAPPED, Stretch, StretchEnd};
-    use crate::memory::cpu::{LARGE, prefer_huge_pages};
+    use super::MAPPED;
+    use crate::memory::cpu::LARGE;
 
     /// What a block takes beside its bytes, at most: its header and its alignment.
     const BESIDE: usize = 32;
@@ -88,101 +116,141 @@ mod glibc {
     /// The size of an end: not kept in a thread's cache when it is freed.
     const END: usize = 4 << 10;
 
-    /// What a small model may use while it works.
-    const AT_WORK: u64 = 8 << 20;
+    /// A block of the heap in which nothing is ever written.
+    pub(super) struct Place {
+        address: NonNull<libc::c_void>,
+        bytes: usize,
+    }
 
-    pub(super) fn take(bytes: u64, blocks: usize, huge: bool) -> (Stretch, StretchEnd) {
-        if bytes < LARGE as u64 || bytes > MAPPED as u64 {
-            return Default::default();
+    #[expect(unsafe_code, reason = "the block is not of this thread")]
+    // SAFETY: blocks of `malloc` may be freed on any thread, and nothing is in this one.
+    unsafe impl Send for Place {}
+
+    impl Place {
+        fn take(bytes: usize) -> Option<Self> {
+            #[expect(
+                unsafe_code,
+                reason = "this very heap is wanted, whatever allocator the game has"
+            )]
+            // SAFETY: `malloc` takes any number of bytes.
+            let address = NonNull::new(unsafe { libc::malloc(bytes) })?;
+            Some(Self { address, bytes })
         }
-        let mut start = from_heap(bytes as usize + (blocks + 1) * BESIDE);
-        if huge {
-            prefer_huge_pages(&mut start);
+
+        pub(super) fn addresses(&self) -> Range<usize> {
+            let first = self.address.addr().get();
+            first..first + self.bytes
         }
-        let addresses = addresses(&start);
-        let end = end_behind(&addresses);
-        start.shrink_to(1);
-        let addresses = huge.then_some(addresses);
-        (Stretch { start, addresses }, end)
-    }
 
-    pub(super) fn end_of_heap(bytes: u64) -> StretchEnd {
-        let free = from_heap(bytes.clamp(AT_WORK, MAPPED as u64) as usize);
-        end_behind(&addresses(&free))
-    }
-
-    /// A block that is not mapped by itself.
-    fn from_heap(bytes: usize) -> Vec<u8> {
-        let bytes = bytes.min(MAPPED - (64 << 10));
-        drop(black_box(reserve(bytes)));
-        reserve(bytes)
-    }
-
-    fn addresses(block: &Vec<u8>) -> Range<usize> {
-        let first = block.as_ptr().addr();
-        first..first + block.capacity()
-    }
-
-    fn reserve(bytes: usize) -> Vec<u8> {
-        let mut block = Vec::new();
-        // A stretch is a help and no need: where there is none, the blocks are refused by themselves.
-        let _ = block.try_reserve_exact(bytes);
-        block
-    }
-
-    /// A block behind a stretch of so many bytes, where the rest of the heap is there. What fits into free places
-    /// elsewhere goes there first; a block of the stretch's own size fits into none, or the stretch would be there.
-    fn end_behind(stretch: &Range<usize>) -> StretchEnd {
-        let mut elsewhere = Vec::new();
-        for bytes in [END, 64 << 10, 1 << 20, stretch.len()] {
-            let mut block = reserve(bytes);
-            let distance = block.as_ptr().addr().checked_sub(stretch.end);
-            if distance.is_some_and(|bytes| bytes < END) {
-                block.shrink_to(END);
-                return StretchEnd { _block: block };
+        /// Gives all but its first bytes back.
+        pub(super) fn shrink_to(&mut self, bytes: usize) {
+            #[expect(unsafe_code, reason = "as it was taken")]
+            // SAFETY: the block came from `malloc`, is alive, and is this value's alone; it is replaced by what is
+            // returned, and left alone where that is nothing.
+            let shrunk = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
+            if let Some(address) = NonNull::new(shrunk) {
+                self.address = address;
+                self.bytes = bytes;
             }
-            elsewhere.push(block);
         }
-        StretchEnd::default()
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            #[expect(unsafe_code, reason = "as it was taken")]
+            // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
+            unsafe {
+                libc::free(self.address.as_ptr());
+            }
+        }
+    }
+
+    /// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
+    /// mapped.
+    pub(super) fn room(bytes: u64, blocks: usize) -> Option<Place> {
+        if bytes < LARGE as u64 || bytes > MAPPED as u64 {
+            return None;
+        }
+        // Less than what is always mapped.
+        let bytes = (bytes as usize + (blocks + 1) * BESIDE).min(MAPPED - (64 << 10));
+        drop(Place::take(bytes));
+        Place::take(bytes)
+    }
+
+    /// A block behind others, where the rest of the heap is there. What fits into free places elsewhere goes there first;
+    /// a block of the others' size fits into none, or they would be there.
+    pub(super) fn behind(others: &Range<usize>) -> Option<Place> {
+        let mut elsewhere = Vec::new();
+        let mut bytes = END;
+        loop {
+            let mut place = Place::take(bytes)?;
+            let distance = place.addresses().start.checked_sub(others.end);
+            if distance.is_some_and(|bytes| bytes < END) {
+                place.shrink_to(END);
+                return Some(place);
+            }
+            if bytes >= others.len() {
+                return None;
+            }
+            elsewhere.push(place);
+            bytes = (2 * bytes).min(others.len());
+        }
     }
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
     use super::*;
-    use crate::memory::cpu::{LARGE, resident, trim};
+    use crate::memory::cpu::{LARGE, trim};
+
+    const MIB: u64 = 1 << 20;
 
     #[test]
     fn a_stretch_is_given_back_but_for_its_first_bytes_and_has_an_end() {
-        for bytes in [LARGE as u64, 8 << 20, MAPPED as u64] {
+        for bytes in [LARGE as u64, MIB, 4 * MIB] {
             let (stretch, end) = Stretch::take(bytes, 1, true);
-            let (start, end) = (stretch.start.capacity(), end._block.capacity());
-            assert!((1..4096).contains(&start), "{start} bytes of {bytes}");
-            assert!(end >= 4096, "no end behind {bytes} bytes");
+            let start = stretch.start.as_ref().map(Place::addresses);
+            assert!(start.is_some_and(|start| start.len() == 1), "{bytes}");
+            assert!(end._place.is_some(), "no end behind {bytes} bytes");
         }
     }
 
     #[test]
     fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
         for bytes in [0, LARGE as u64 - 1, MAPPED as u64 + 1, u64::MAX] {
-            let (stretch, _) = Stretch::take(bytes, 1, true);
-            assert_eq!(stretch.start.capacity(), 0, "{bytes}");
+            assert!(Stretch::take(bytes, 1, true).0.start.is_none(), "{bytes}");
         }
+    }
+
+    /// How many of the whole pages of these bytes are in memory.
+    fn pages(bytes: &Range<usize>) -> usize {
+        let (first, end) = (bytes.start.next_multiple_of(4096), bytes.end / 4096 * 4096);
+        let mut there = vec![0_u8; (end - first) / 4096];
+        let first = std::ptr::without_provenance_mut(first);
+        #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
+        // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
+        let asked = unsafe { libc::mincore(first, 4096 * there.len(), there.as_mut_ptr()) };
+        assert_eq!(asked, 0, "the range is mapped");
+        there.iter().filter(|&&page| page & 1 == 1).count()
     }
 
     #[test]
     fn the_blocks_of_a_stretch_lie_before_its_end_and_come_back_with_a_trim() {
         let check = |huge| {
-            let (stretch, end) = Stretch::take(24 << 20, 8, huge);
-            let blocks: Vec<Vec<u8>> = (0..8).map(|_| vec![1; 3 << 20]).collect();
+            let (mut stretch, end) = Stretch::take(4 * MIB, 8, huge);
+            let blocks: Vec<Vec<u8>> = (0..8).map(|_| vec![1; 1 << 19]).collect();
+            stretch.close();
             drop(stretch);
-            let before = |block: &Vec<u8>| block.as_ptr() < end._block.as_ptr();
-            assert!(blocks.iter().all(before), "a block behind the end");
-            let full = resident().expect("the system counts");
+            let end_at = end._place.as_ref().expect("an end").addresses().start;
+            let addresses = blocks.iter().map(|block| block.as_ptr().addr());
+            let first = addresses.clone().min().expect("blocks");
+            assert!(addresses.max() < Some(end_at), "a block behind the end");
+            let whole = first..end_at;
+            let full = pages(&whole);
             drop(blocks);
             trim();
-            let empty = resident().expect("the system counts");
-            assert!(full - empty > 20 << 20, "{full} bytes, then {empty}");
+            let left = pages(&whole);
+            assert!(full > 1000 && left < 10, "{full} pages, then {left}");
         };
         for huge in [false, true] {
             // On a thread of its own, whose heap is another than the first one.
