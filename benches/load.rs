@@ -32,6 +32,7 @@ mod support {
     pub mod settings;
     pub mod sides;
     pub mod stack;
+    #[cfg(unix)]
     pub mod timed;
     pub mod weights;
 }
@@ -40,6 +41,8 @@ use std::{io, process::ExitCode, time::Duration};
 
 #[cfg(feature = "cuda")]
 use bevy_candle::DeviceChoice;
+#[cfg(unix)]
+use support::timed::progress_cost;
 #[cfg(feature = "cuda")]
 use support::{card, sides::load_on};
 use support::{
@@ -47,7 +50,6 @@ use support::{
     figures::{Figures, median, worst},
     machine::{forget_file, huge_pages, read_into_cache, touch_memory},
     sides::{REST, load_asset, load_with_candle, load_with_manager, read_through},
-    timed::progress_cost,
     weights::{Folder, Set},
 };
 
@@ -69,6 +71,7 @@ fn main() -> io::Result<ExitCode> {
             "candle" => load_with_candle(&folder),
             "assets" => load_asset(&folder),
             "read" => read_through(&folder),
+            #[cfg(unix)]
             "progress" => progress_cost(&folder),
             #[cfg(feature = "cuda")]
             "card_ours" => load_on(DeviceChoice::Cuda(0), &folder, REST),
@@ -202,6 +205,10 @@ fn cold(figures: &mut Figures, folder: &Folder) -> io::Result<()> {
 }
 
 fn progress(figures: &mut Figures, folder: &Folder) -> io::Result<()> {
+    if !cfg!(unix) {
+        figures.not_measured("load_progress_cost", "its clock is of Unix");
+        return Ok(());
+    }
     let costs: io::Result<Vec<_>> = (0..SAMPLES)
         .map(|_| Ok(sample_of("progress", folder)?[0]))
         .collect();

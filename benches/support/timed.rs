@@ -24,13 +24,14 @@ use super::{
 /// A frame at 60 Hz.
 const FRAME: Duration = Duration::from_micros(16_667);
 
-/// Nanoseconds that the readers were inside of a read, and between two reads of the same tensor.
+/// Nanoseconds of processor time that the readers had inside of a read, and between two reads of the same tensor. Between
+/// two reads a reader lets others go first: that is not its cost.
 static READING: AtomicU64 = AtomicU64::new(0);
 static BETWEEN: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Where and when the last read of this thread has ended.
-    static LAST: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
+    /// Where the last read of this thread has ended, and at what processor time of the thread.
+    static LAST: Cell<Option<(u64, Duration)>> = const { Cell::new(None) };
 }
 
 /// The part of a load that is no reading: what readers do between two chunks of a tensor, and what the main thread
@@ -56,6 +57,19 @@ pub fn progress_cost(folder: &Path) -> [f64; 2] {
     let (reading, between) = (READING.load(Relaxed) as f64, BETWEEN.load(Relaxed) as f64);
     let on_main = app.world().resource::<OnMainThread>().total.as_secs_f64();
     [between / (reading + between) + on_main / load, 0.0]
+}
+
+/// The processor time of the calling thread.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    #[expect(unsafe_code, reason = "the clock has no safe wrapper")]
+    // SAFETY: it writes one `timespec`, which lives until it returns.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(read, 0, "the system has such a clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn is_loaded(app: &App) -> bool {
@@ -86,12 +100,12 @@ impl ModelFiles for TimedFiles {
     }
 
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
-        let begun = Instant::now();
+        let begun = thread_time();
         if let Some((_, time)) = LAST.get().filter(|(end, _)| *end == offset) {
             BETWEEN.fetch_add((begun - time).as_nanos() as u64, Relaxed);
         }
         let read = self.open(name)?.read_exact_at(buf, offset);
-        let ended = Instant::now();
+        let ended = thread_time();
         READING.fetch_add((ended - begun).as_nanos() as u64, Relaxed);
         LAST.set(Some((offset + buf.len() as u64, ended)));
         read.map_err(|source| LoadError::Io {
