@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn a_dropped_buffer_shows_in_the_report() {
-        let bytes = 64 << 20;
-        let buffer = vec![1_u8; bytes];
+        let bytes = 128 << 20;
+        let buffer = std::hint::black_box(vec![1_u8; bytes]);
         let before = Snapshot::take(&Device::Cpu);
         drop(buffer);
         let report = report(&Device::Cpu, bytes as u64, Some(before), None);

@@ -105,7 +105,7 @@ impl StretchEnd {
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
-    use std::{ops::Range, ptr::NonNull};
+    use std::{hint::black_box, ops::Range, ptr::NonNull};
 
     use super::MAPPED;
     use crate::memory::cpu::LARGE;
@@ -133,7 +133,9 @@ mod glibc {
                 reason = "this very heap is wanted, whatever allocator the game has"
             )]
             // SAFETY: `malloc` takes any number of bytes.
-            let address = NonNull::new(unsafe { libc::malloc(bytes) })?;
+            let address = unsafe { libc::malloc(bytes) };
+            // A block in which nothing is written would be optimized away.
+            let address = NonNull::new(black_box(address))?;
             Some(Self { address, bytes })
         }
 
@@ -200,6 +202,8 @@ mod glibc {
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
+    use std::hint::black_box;
+
     use super::*;
     use crate::memory::cpu::{LARGE, trim};
 
@@ -207,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_stretch_is_given_back_but_for_its_first_bytes_and_has_an_end() {
-        for bytes in [LARGE as u64, MIB, 4 * MIB] {
+        for bytes in [LARGE as u64, 8 * MIB, MAPPED as u64] {
             let (stretch, end) = Stretch::take(bytes, 1, true);
             let start = stretch.start.as_ref().map(Place::addresses);
             assert!(start.is_some_and(|start| start.len() == 1), "{bytes}");
@@ -238,7 +242,7 @@ mod tests {
     fn the_blocks_of_a_stretch_lie_before_its_end_and_come_back_with_a_trim() {
         let check = |huge| {
             let (mut stretch, end) = Stretch::take(4 * MIB, 8, huge);
-            let blocks: Vec<Vec<u8>> = (0..8).map(|_| vec![1; 1 << 19]).collect();
+            let blocks: Vec<_> = (0..8).map(|_| black_box(vec![1_u8; 1 << 19])).collect();
             stretch.close();
             drop(stretch);
             let end_at = end._place.as_ref().expect("an end").addresses().start;
