@@ -35,9 +35,10 @@ impl<C> Reading<C> {
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
         let bytes = sum(batch.iter().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
+        // Before the stretch, which has room for the tensors alone.
+        let mut reserved = Vec::with_capacity(batch.len());
         let (mut stretch, end) = Stretch::take(bytes, batch.len(), self.huge_pages);
         ticket.keep_to_the_end(end);
-        let mut reserved = Vec::with_capacity(batch.len());
         for (name, tensor) in batch {
             if !ticket.is_wanted() {
                 return Ok(false);
