@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io,
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -11,13 +10,21 @@ use std::{
 use super::ModelFiles;
 use crate::LoadError;
 
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod direct;
+mod open_file;
+use open_file::OpenFile;
+
 /// How deep below the model's folder files are listed; deeper ones can still be read by their names.
 const MAX_DEPTH: usize = 4;
 
 /// Reads files below one folder, and keeps each open until the load is over.
 pub(crate) struct FolderFiles {
     folder: PathBuf,
-    open: Mutex<HashMap<String, Arc<File>>>,
+    open: Mutex<HashMap<String, Arc<OpenFile>>>,
 }
 
 impl FolderFiles {
@@ -29,7 +36,7 @@ impl FolderFiles {
     }
 
     /// The open file, shared by all readers: reading takes an offset and moves no cursor.
-    fn file(&self, name: &str) -> Result<Arc<File>, LoadError> {
+    fn file(&self, name: &str) -> Result<Arc<OpenFile>, LoadError> {
         if let Some(file) = self
             .open
             .lock()
@@ -39,7 +46,7 @@ impl FolderFiles {
             return Ok(file.clone());
         }
         let path = self.folder.join(checked(name)?);
-        let file = open_file(&path).map_err(|error| self.explain(name, error))?;
+        let file = OpenFile::open(&path).map_err(|error| self.explain(name, error))?;
         let file = Arc::new(file);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(open.entry(name.to_owned()).or_insert(file).clone())
@@ -64,15 +71,6 @@ impl FolderFiles {
     }
 }
 
-/// Opens a file, and nothing else: the open of a pipe would wait for somebody who writes to it.
-fn open_file(path: &Path) -> io::Result<File> {
-    if !std::fs::metadata(path)?.is_file() {
-        let error = "it is no file; a model folder has only files and folders";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
-    }
-    File::open(path)
-}
-
 impl ModelFiles for FolderFiles {
     fn names(&self) -> Result<Vec<String>, LoadError> {
         let mut names = Vec::new();
@@ -83,20 +81,18 @@ impl ModelFiles for FolderFiles {
     }
 
     fn len(&self, name: &str) -> Result<u64, LoadError> {
-        let data = self
-            .file(name)?
-            .metadata()
-            .map_err(|error| self.explain(name, error))?;
-        Ok(data.len())
+        let file = self.file(name)?;
+        file.len().map_err(|error| self.explain(name, error))
     }
 
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
         let file = self.file(name)?;
-        read_exact_at(&file, buf, offset).map_err(|error| match error.kind() {
+        let read = file.read_exact_at(buf, offset);
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => LoadError::CutShort {
                 file: name.into(),
                 expected: offset + buf.len() as u64,
-                found: file.metadata().map(|data| data.len()).unwrap_or_default(),
+                found: file.len().unwrap_or_default(),
             },
             _ => LoadError::Io {
                 file: name.into(),
@@ -137,33 +133,6 @@ fn list(folder: &Path, prefix: String, depth: usize, names: &mut Vec<String>) ->
         }
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buf, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !buf.is_empty() {
-        match file.seek_read(buf, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                buf = &mut buf[read..];
-                offset += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(any(unix, windows)))]
-fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]
