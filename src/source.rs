@@ -26,7 +26,7 @@ mod folder;
 mod id;
 mod json;
 mod memory;
-pub(crate) use folder::{FolderFiles, checked as checked_name};
+pub(crate) use folder::{DirectReads, FolderFiles, checked as checked_name};
 pub use id::ModelId;
 pub use json::read_json;
 pub(crate) use json::read_small;

@@ -1,6 +1,9 @@
 //! Reading weights: tensor by tensor, in chunks, straight into the memory that candle will use.
 
-use std::sync::{Arc, Weak};
+use std::{
+    ops::Range,
+    sync::{Arc, Weak},
+};
 
 use async_channel::Sender;
 use candle_core::DType;
@@ -15,7 +18,9 @@ use super::{
 };
 #[cfg(feature = "cuda")]
 use super::{lender::Lender, pinned::Pinned, staging::Lift};
-use crate::{LoadError, ModelFiles, memory::Stretch, panics::caught, signal::Signal};
+use crate::{
+    LoadError, ModelFiles, memory::Stretch, panics::caught, signal::Signal, source::DirectReads,
+};
 
 /// What every reader of one load needs.
 pub(super) struct Reading<C> {
@@ -95,18 +100,11 @@ impl<C> Reading<C> {
         ticket: &Ticket,
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
-        for elements in chunks(tensor.elements(), CHUNK / into.element_size()) {
-            if !ticket.is_wanted() {
-                return Ok(false);
-            }
+        self.each_chunk(tensor, ticket, CHUNK, |elements, offset| {
             into.grow_to(elements.end);
-            let offset = tensor.offset + (elements.start * into.element_size()) as u64;
             let chunk = into.bytes_of(elements);
-            self.files.read_at(&tensor.file, offset, chunk)?;
-            let bytes = chunk.len();
-            self.count(bytes);
-        }
-        Ok(ticket.is_wanted())
+            self.files.read_at(&tensor.file, offset, chunk)
+        })
     }
 
     /// Reads each chunk where it is converted: into the end of the memory that its elements will have.
@@ -116,21 +114,14 @@ impl<C> Reading<C> {
         ticket: &Ticket,
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
-        let size = tensor.stored.size_in_bytes();
         let mut scratch = Scratch::new();
-        for elements in chunks(tensor.elements(), CHUNK / size) {
-            if !ticket.is_wanted() {
-                return Ok(false);
-            }
+        self.each_chunk(tensor, ticket, CHUNK, |elements, offset| {
             into.grow_to(elements.end);
-            let offset = tensor.offset + (elements.start * size) as u64;
             let chunk = into.tail_mut(elements.clone(), tensor.stored);
             self.files.read_at(&tensor.file, offset, chunk)?;
-            let bytes = chunk.len();
             into.widen_tail(elements, tensor.stored, &mut scratch);
-            self.count(bytes);
-        }
-        Ok(ticket.is_wanted())
+            Ok(())
+        })
     }
 
     /// Reads through a small buffer: the stored bytes are more than the memory has.
@@ -142,16 +133,32 @@ impl<C> Reading<C> {
     ) -> Result<bool, LoadError> {
         let size = tensor.stored.size_in_bytes();
         let mut scratch = Scratch::new();
-        for elements in chunks(tensor.elements(), Scratch::BYTES / size) {
-            if !ticket.is_wanted() {
-                return Ok(false);
-            }
+        self.each_chunk(tensor, ticket, Scratch::BYTES, |elements, offset| {
             into.grow_to(elements.end);
-            let offset = tensor.offset + (elements.start * size) as u64;
             let chunk = scratch.bytes_mut(elements.len() * size);
             self.files.read_at(&tensor.file, offset, chunk)?;
             into.convert(elements.start, tensor.stored, chunk);
-            self.count(chunk.len());
+            Ok(())
+        })
+    }
+
+    /// Reads a tensor in chunks of so many bytes of the file: some elements, from an offset on. Returns whether it came
+    /// to the end.
+    fn each_chunk(
+        &self,
+        tensor: &TensorPlan,
+        ticket: &Ticket,
+        bytes: usize,
+        mut read: impl FnMut(Range<usize>, u64) -> Result<(), LoadError>,
+    ) -> Result<bool, LoadError> {
+        let size = tensor.stored.size_in_bytes();
+        for elements in chunks(tensor.elements(), bytes / size) {
+            if !ticket.is_wanted() {
+                return Ok(false);
+            }
+            let (bytes, before) = (elements.len() * size, elements.start * size);
+            read(elements, tensor.offset + before as u64)?;
+            self.count(bytes);
         }
         Ok(ticket.is_wanted())
     }
@@ -200,6 +207,8 @@ impl<C> Share<C> {
         let Some(ticket) = self.wanted() else {
             return false;
         };
+        // Declared after the ticket: gone before it.
+        let _direct = DirectReads::begin();
         match self.reading.read(batch, &ticket) {
             Ok(whole) => whole,
             Err(error) => {

@@ -19,7 +19,7 @@ use super::{
     reading::{Reading, Share},
     ticket::Ticket,
 };
-use crate::{LoadError, device::DeviceHandle, panics::caught};
+use crate::{LoadError, device::DeviceHandle, panics::caught, source::DirectReads};
 
 /// Asks the owner for buffers, before the first read.
 pub(super) struct Stage {
@@ -90,6 +90,7 @@ impl<C: Send + 'static> Lift<C> {
     /// Fills buffers as long as there are free ones, and hands each to the device thread.
     fn go_on(mut self) {
         let lender = self.lender.clone();
+        let _direct = DirectReads::begin();
         while let Some(cuts) = self.loads.pop_front() {
             // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
             let Some(ticket) = self.share.wanted() else {

@@ -1,6 +1,6 @@
 //! The CPU's memory: what the C library and the system say, and how to give it back.
 //!
-//! The only calls of the operating system for memory are here, each with a portable fallback.
+//! Each call of the operating system has a portable fallback.
 
 #[cfg(target_os = "linux")]
 use std::ops::Range;

@@ -15,7 +15,15 @@ use crate::LoadError;
     any(target_arch = "x86_64", target_arch = "aarch64")
 ))]
 mod direct;
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+#[path = "folder/no_direct.rs"]
+mod direct;
 mod open_file;
+use direct::Direct;
+pub(crate) use direct::DirectReads;
 use open_file::OpenFile;
 
 /// How deep below the model's folder files are listed; deeper ones can still be read by their names.

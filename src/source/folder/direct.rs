@@ -8,111 +8,105 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use memmap2::{Advice, MmapMut};
+mod buffer;
+pub(crate) use buffer::DirectReads;
+use buffer::{AHEAD, Buffer, with_buffer};
 
 /// Files from so many bytes on: others are read in milliseconds anyway, and are better kept.
 const LARGE_FILE: u64 = 64 << 20;
 
-/// Reads from so many bytes on: smaller ones make a disk wait for the next.
-const LARGE_READ: usize = 256 << 10;
+/// How long the fastest read of a mebibyte may take: some readers together then get a gibibyte a second or so. The
+/// others may have waited for a core, which says nothing about the disk.
+const SLOWEST: Duration = Duration::from_micros(1500);
 
-/// What offsets and lengths on the disk are multiples of.
-const SECTOR: usize = 4 << 10;
+/// So many reads are tried before a disk is called slow.
+const TRIED: u32 = 16;
 
-/// A buffer is one huge page: the disk needs one address for it, and not one for each small page.
-const BUFFER: usize = 2 << 20;
-
-/// How slow a reader may find the disk: some readers together then get 1 GiB a second or more.
-const SLOWEST: Duration = Duration::from_millis(2);
-const SLOWEST_PER: u64 = 1 << 20;
-
-/// So many bytes are read before a disk is called slow.
-const TRIED: u64 = 8 << 20;
+const MIB: u128 = 1 << 20;
 
 /// A large file, open for direct reads.
 pub(super) struct Direct {
     file: File,
+    length: u64,
     is_off: AtomicBool,
-    bytes: AtomicU64,
-    nanos: AtomicU64,
-    spare: Mutex<Vec<Buffer>>,
+    /// How many reads there were, and how long the fastest took, in nanoseconds a mebibyte.
+    reads: AtomicU32,
+    fastest: AtomicU64,
 }
 
 impl Direct {
     /// Opens the same file once more, where it is large and its file system has direct reads.
     pub(super) fn of(file: &File) -> Option<Self> {
-        let bytes = file.metadata().ok()?.len();
-        (bytes >= LARGE_FILE).then(|| Self::open(file).ok())?
+        let length = file.metadata().ok()?.len();
+        (length >= LARGE_FILE).then(|| Self::open(file, length).ok())?
     }
 
-    fn open(file: &File) -> io::Result<Self> {
+    fn open(file: &File, length: u64) -> io::Result<Self> {
         // By its number and not by its name, which may be another file's by now.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(libc::O_DIRECT).open(path)?;
         Ok(Self {
             file,
+            length,
             is_off: AtomicBool::new(false),
-            bytes: AtomicU64::new(0),
-            nanos: AtomicU64::new(0),
-            spare: Mutex::default(),
+            reads: AtomicU32::new(0),
+            fastest: AtomicU64::new(u64::MAX),
         })
     }
 
-    /// Reads the bytes from `offset` on, where that is the faster way. Returns how many it has read: the rest, and any
-    /// error, is for a read through the cache.
+    /// Reads the bytes from `offset` on, as far as that is the faster way. Returns how many it has read: the rest, and
+    /// any error, is for a read through the cache.
     pub(super) fn read(&self, into: &mut [u8], offset: u64) -> usize {
-        if into.len() < LARGE_READ || self.is_off.load(Relaxed) || is_cached(&self.file, offset) {
+        if self.is_off.load(Relaxed) {
             return 0;
         }
-        let begun = Instant::now();
-        let read = self.read_through_buffer(into, offset).unwrap_or(0);
-        if read < into.len() {
-            self.is_off.store(true, Relaxed);
-        }
-        let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let bytes = self.bytes.fetch_add(read as u64, Relaxed) + read as u64;
-        let nanos = self.nanos.fetch_add(took, Relaxed).saturating_add(took);
-        if is_slow(bytes, Duration::from_nanos(nanos)) {
-            self.is_off.store(true, Relaxed);
-        }
-        read
+        with_buffer(|buffer| self.read_with(buffer, into, offset)).unwrap_or(0)
     }
 
-    fn read_through_buffer(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = spare().pop();
-        let mut buffer = kept.map_or_else(Buffer::map, Ok)?;
+    fn read_with(&self, buffer: &mut Buffer, into: &mut [u8], offset: u64) -> usize {
         let mut done = 0;
         while done < into.len() {
-            let left = into.len() - done;
-            let read = buffer.read(&self.file, offset + done as u64, left)?;
-            if read.is_empty() {
+            let at = offset + done as u64;
+            let is_there = !buffer.rest_at(&self.file, at).is_empty();
+            if !is_there && !self.fill(buffer, at, into.len() - done) {
                 break;
             }
-            into[done..done + read.len()].copy_from_slice(read);
-            done += read.len();
+            let ready = buffer.rest_at(&self.file, at);
+            let bytes = ready.len().min(into.len() - done);
+            into[done..done + bytes].copy_from_slice(&ready[..bytes]);
+            done += bytes;
         }
-        spare().push(buffer);
-        Ok(done)
+        done
     }
-}
 
-/// Whether a disk that has given so many bytes in this time is better read through the cache.
-fn is_slow(bytes: u64, took: Duration) -> bool {
-    let allowed = SLOWEST.as_nanos() * u128::from(bytes / SLOWEST_PER);
-    bytes >= TRIED && took.as_nanos() > allowed
+    /// Fills the buffer from an offset on. Returns whether anything was there, and not in the cache.
+    fn fill(&self, buffer: &mut Buffer, offset: u64, wanted: usize) -> bool {
+        // The system reads ahead: what it has of a first page may end just behind it.
+        let last = (offset + wanted.max(AHEAD) as u64).min(self.length).max(1) - 1;
+        if self.is_off.load(Relaxed) || is_cached(&self.file, last) {
+            return false;
+        }
+        let begun = Instant::now();
+        let read = buffer.fill(&self.file, offset, wanted).unwrap_or(0);
+        if read == 0 || self.is_slow(read, begun.elapsed()) {
+            self.is_off.store(true, Relaxed);
+        }
+        !buffer.rest_at(&self.file, offset).is_empty()
+    }
+
+    /// Whether the disk is slow, so far, after one more read.
+    fn is_slow(&self, bytes: usize, took: Duration) -> bool {
+        let took = u64::try_from(took.as_nanos() * MIB / bytes as u128).unwrap_or(u64::MAX);
+        let fastest = self.fastest.fetch_min(took, Relaxed).min(took);
+        let reads = self.reads.fetch_add(1, Relaxed) + 1;
+        reads >= TRIED && Duration::from_nanos(fastest) > SLOWEST
+    }
 }
 
 /// Whether the system has the page at this offset in its cache. One that does not say counts as one that has it.
@@ -131,37 +125,13 @@ fn is_cached(file: &File, offset: u64) -> bool {
     refused != 0 || counts[0] > 0
 }
 
-/// A huge page that a disk can write into. It goes back to the system as soon as it is dropped.
-struct Buffer {
-    memory: MmapMut,
-    start: usize,
-}
-
-impl Buffer {
-    fn map() -> io::Result<Self> {
-        let memory = MmapMut::map_anon(2 * BUFFER)?;
-        let start = memory.as_ptr().align_offset(BUFFER).min(BUFFER);
-        // A system without huge pages has small ones.
-        let _ = memory.advise_range(Advice::HugePage, start, BUFFER);
-        Ok(Self { memory, start })
-    }
-
-    /// Reads up to so many bytes from `offset` on, as far as the buffer and the file go.
-    fn read(&mut self, file: &File, offset: u64, wanted: usize) -> io::Result<&[u8]> {
-        let before = (offset % SECTOR as u64) as usize;
-        let bytes = (before + wanted).next_multiple_of(SECTOR).min(BUFFER);
-        let memory = &mut self.memory[self.start..][..bytes];
-        let read = file.read_at(memory, offset - before as u64)?;
-        let end = read.min(before + wanted);
-        Ok(memory.get(before..end).unwrap_or_default())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::FileExt;
 
-    const MIB: usize = 1 << 20;
+    use super::{buffer::SECTOR, *};
+
+    const MIB: usize = super::MIB as usize;
 
     /// A file of five mebibytes, and its bytes.
     fn file() -> (File, Vec<u8>) {
@@ -191,9 +161,13 @@ mod tests {
             eprintln!("the file system keeps its files in memory: nothing to read directly");
             return;
         }
-        let direct = Direct::open(&file).expect("a file system with direct reads");
+        let direct =
+            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        let _reads = DirectReads::begin();
         for (offset, len) in [
-            (0, LARGE_READ),
+            (0, 8),
+            (8, 3 * SECTOR),
+            (20 * SECTOR, AHEAD),
             (1, MIB),
             (SECTOR, 4 * MIB),
             (4095, 2 * MIB),
@@ -207,36 +181,83 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_ends_early_is_left_to_the_cache() {
+    fn what_follows_a_small_read_is_there_already() {
         let (file, bytes) = file();
         if !forget(&file) {
             return;
         }
-        let direct = Direct::open(&file).expect("a file system with direct reads");
-        let mut into = vec![0; MIB];
-        assert_eq!(direct.read(&mut into, bytes.len() as u64 - 10), 10);
-        assert_eq!(direct.read(&mut into, 0), 0, "after an error");
+        let direct =
+            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        let _reads = DirectReads::begin();
+        let mut into = [0; 100];
+        for offset in (10..AHEAD).step_by(50_000) {
+            assert_eq!(direct.read(&mut into, offset as u64), 100);
+            assert_eq!(into[..], bytes[offset..offset + 100]);
+        }
+        assert_eq!(direct.reads.load(Relaxed), 1, "all at once");
     }
 
     #[test]
-    fn what_is_cached_or_small_is_left_to_the_cache() {
-        let (file, _) = file();
-        let Ok(direct) = Direct::open(&file) else {
+    fn only_who_has_begun_to_read_directly_does() {
+        let (file, bytes) = file();
+        if !forget(&file) {
+            return;
+        }
+        let [one, other] =
+            [(); 2].map(|()| Direct::open(&file, bytes.len() as u64).expect("direct reads"));
+        let mut into = [0; 8];
+        assert_eq!(one.read(&mut into, 0), 0);
+        let reads = DirectReads::begin();
+        assert_eq!(one.read(&mut into, 0), 8);
+        assert_eq!(other.read(&mut into, 0), 8);
+        let read = other.reads.load(Relaxed);
+        assert_eq!(read, 1, "the buffer had another file's bytes");
+        drop(reads);
+        assert_eq!(one.read(&mut into, 0), 0);
+    }
+
+    #[test]
+    fn what_lies_behind_the_end_is_left_to_the_cache() {
+        let (file, bytes) = file();
+        if !forget(&file) {
+            return;
+        }
+        let direct =
+            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        let _reads = DirectReads::begin();
+        let mut into = vec![0; MIB];
+        assert_eq!(direct.read(&mut into, bytes.len() as u64 - 10), 10);
+        assert_eq!(into[..10], bytes[bytes.len() - 10..]);
+        assert_eq!(direct.read(&mut into, bytes.len() as u64 + 10), 0);
+    }
+
+    #[test]
+    fn what_is_cached_and_what_is_small_is_left_to_the_cache() {
+        let (file, bytes) = file();
+        let Ok(direct) = Direct::open(&file, bytes.len() as u64) else {
             return;
         };
         let mut into = vec![0; MIB];
         file.read_exact_at(&mut into, 0).expect("a mebibyte");
         assert_eq!(direct.read(&mut into, 0), 0);
-        forget(&file);
-        assert_eq!(direct.read(&mut into[..LARGE_READ - 1], 0), 0);
+        assert_eq!(direct.read(&mut into[..8], 0), 0);
         assert!(Direct::of(&file).is_none(), "the file is small");
     }
 
     #[test]
-    fn a_disk_is_slow_when_it_was_tried_and_gave_little() {
-        let slow = Duration::from_millis(17);
-        assert!(is_slow(8 * MIB as u64, slow));
-        assert!(!is_slow(7 * MIB as u64, slow), "not tried enough");
-        assert!(!is_slow(9 * MIB as u64, slow), "fast enough");
+    fn a_disk_is_slow_when_not_even_its_fastest_read_was_fast() {
+        let (file, bytes) = file();
+        let slow = Duration::from_millis(2);
+        let disk = || Direct::open(&file, bytes.len() as u64).expect("direct reads");
+        let is_slow = |disk: &Direct| (0..TRIED).any(|_| disk.is_slow(MIB, slow));
+        assert!(is_slow(&disk()));
+        let busy = disk();
+        assert!(!busy.is_slow(MIB / 2, slow / 4));
+        assert!(!is_slow(&busy), "one read was fast");
+        let tried = disk();
+        assert!(
+            (1..TRIED).all(|_| !tried.is_slow(MIB, slow)),
+            "not tried enough"
+        );
     }
 }

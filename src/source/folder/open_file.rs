@@ -2,11 +2,7 @@
 
 use std::{fs::File, io, path::Path};
 
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-))]
-use super::direct::Direct;
+use super::Direct;
 
 /// A file that all readers of a load share: reading takes an offset and moves no cursor.
 pub(super) struct OpenFile {
@@ -41,27 +37,6 @@ impl OpenFile {
             return Ok(());
         }
         read_exact_at(&self.file, &mut buf[read..], offset + read as u64)
-    }
-}
-
-/// Other systems read everything through their caches.
-#[cfg(not(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-)))]
-enum Direct {}
-
-#[cfg(not(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64")
-)))]
-impl Direct {
-    fn of(_: &File) -> Option<Self> {
-        None
-    }
-
-    fn read(&self, _: &mut [u8], _: u64) -> usize {
-        match *self {}
     }
 }
 
