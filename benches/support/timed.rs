@@ -24,8 +24,7 @@ use super::{
 /// A frame at 60 Hz.
 const FRAME: Duration = Duration::from_micros(16_667);
 
-/// Nanoseconds of processor time that the readers had inside of a read, and between two reads of the same tensor. Between
-/// two reads a reader lets others go first: that is not its cost.
+/// Nanoseconds of processor time that the readers had inside of a read, and between two reads of the same tensor.
 static READING: AtomicU64 = AtomicU64::new(0);
 static BETWEEN: AtomicU64 = AtomicU64::new(0);
 

@@ -163,12 +163,10 @@ impl<C> Reading<C> {
         Ok(ticket.is_wanted())
     }
 
-    /// Shows progress, and lets the game go first: a thread of low priority, too, keeps its core for milliseconds once
-    /// it has it.
+    /// Shows progress.
     pub(super) fn count(&self, bytes: usize) {
         self.progress.add(bytes as u64);
         self.signal.raise();
-        std::thread::yield_now();
     }
 }
 
