@@ -305,6 +305,9 @@ pub enum InferError {
     /// The model was unloaded, reloaded or replaced before the job was done.
     #[error("the model was unloaded before the job was done")]
     Unloaded,
+    /// The job is done, and another observer has its output: see [`Inferred::take`](crate::Inferred::take).
+    #[error("another observer has taken the job's output")]
+    Taken,
     /// The job's working memory does not fit beside its model and what cannot be evicted.
     #[error(
         "{needed} bytes are needed for the job, but {in_use} of the budget of {budget} bytes are in use; \
