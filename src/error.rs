@@ -144,11 +144,13 @@ pub enum LoadError {
         /// The format to run in.
         wanted: DType,
     },
-    /// Weights cannot be converted to the number format that the source asks for.
-    #[error("models cannot run in {dtype:?}; choose F32, F16, BF16 or F64")]
+    /// The model cannot run in the number format that the source asks for.
+    #[error("the model cannot run in {dtype:?}; {expected}")]
     UnsupportedRunDtype {
         /// The format asked for.
         dtype: DType,
+        /// What would be accepted.
+        expected: String,
     },
     /// The model is larger than what the memory budget leaves, and no eviction can help.
     #[error(

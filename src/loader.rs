@@ -376,6 +376,9 @@ const GRACE: Duration = Duration::from_millis(200);
 fn runnable(dtype: DType) -> Result<DType, LoadError> {
     match dtype {
         DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Ok(dtype),
-        _ => Err(LoadError::UnsupportedRunDtype { dtype }),
+        _ => Err(LoadError::UnsupportedRunDtype {
+            dtype,
+            expected: "choose F32, F16, BF16 or F64".into(),
+        }),
     }
 }
