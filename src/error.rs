@@ -95,8 +95,8 @@ pub enum LoadError {
     },
     /// The weights are only there as a pickle. Such files are programs, and are not read.
     #[error(
-        "`{file}` is a pickle, which could run any code; convert the model with `python tools/convert.py` \
-         to get safetensors"
+        "`{file}` is a pickle, which could run any code, and is not read; bring the weights as safetensors, as \
+         diffusers' `save_pretrained` or Python's `safetensors.torch.save_file` writes them"
     )]
     Pickle {
         /// The file's name inside the model.

@@ -405,10 +405,15 @@ fn a_folder_with_a_pickle_only_says_how_to_convert_it() {
         &[
             "unet/diffusion_pytorch_model.bin",
             "pickle",
-            "tools/convert.py",
+            "`safetensors.torch.save_file`",
         ],
     );
     assert!(matches!(*error, LoadError::Pickle { .. }));
+    let message = error.to_string();
+    assert!(
+        !message.contains("tools/"),
+        "a game has no file of this repository: {message}"
+    );
 }
 
 #[test]
