@@ -11,7 +11,6 @@
 //! the memory is measured on the device thread and the manager hears that it is back.
 
 use std::{
-    any::type_name,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
@@ -31,6 +30,7 @@ use crate::{
     DeviceChoice, ErrorChain, LoadError, ModelSource, Pipeline, ResourceManager,
     device::{DeviceHandle, DeviceThread},
     infer::Job,
+    kinds::kind_name,
     lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
     memory::{Account, Holder, Ledger, SlotId, default_budget},
@@ -235,7 +235,7 @@ impl LoaderService {
         let thread = self.device_thread(device, memory)?;
         let account = memory.open_account(Holder {
             slot: place.slot,
-            kind: type_name::<P>(),
+            kind: kind_name::<P>(),
             model_id: source.id(),
             device,
         });

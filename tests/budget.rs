@@ -7,7 +7,7 @@ mod support {
 use TransitionReason as R;
 use bevy::prelude::*;
 use bevy_candle::{
-    EvictionPolicy, ResidentModel, Standing,
+    EvictionPolicy, ModelKind, ModelKinds, ResidentModel, Standing,
     prelude::*,
     test_kit::{Fake, FakeModel, FakeRequest, Gate, Place, run_until},
 };
@@ -323,6 +323,21 @@ fn the_books_show_every_byte() {
     let memory = app.world().resource::<ResourceManager>();
     assert_eq!(memory.models().len(), 1);
     assert_eq!(memory.devices()[0].in_use, 4 * MIB);
+}
+
+#[test]
+fn the_books_name_a_kind_as_everything_else_does() {
+    let mut app = app(4 * MIB);
+    load::<1>(&mut app, &FakeModel::new("a"));
+    let world = app.world();
+    let slot = world.resource::<ModelManager<Fake<1>>>().slot();
+    let [model] = world.resource::<ResourceManager>().models() else {
+        panic!("one model is loaded")
+    };
+    let mut kinds = world.resource::<ModelKinds>().iter();
+    let kind = kinds.find(|kind| kind.slot(world) == Some(slot));
+    assert_eq!(Some(&*model.kind), kind.map(ModelKind::name));
+    assert_eq!(model.kind, "Fake<1>");
 }
 
 #[test]
