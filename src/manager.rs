@@ -34,8 +34,7 @@ use bevy::prelude::*;
 use crossbeam_channel::unbounded;
 
 use crate::{
-    DeviceChoice, ModelSource, ModelState, Pipeline, PipelineManager, ResourceManager, SlotId,
-    StateManager,
+    DeviceChoice, ModelSource, ModelState, Pipeline, ResourceManager, SlotId, StateManager,
     frame_guard::StepGate,
     infer::{End, JobId},
     loader::{Gone, Place},
@@ -47,6 +46,7 @@ use crate::{
 mod inbox;
 mod jobs;
 mod mailbox;
+mod pipeline;
 mod reconcile;
 mod residency;
 mod shutdown;
@@ -60,6 +60,7 @@ use inbox::Inbox;
 pub(crate) use jobs::JobTally;
 use jobs::Waiting;
 pub(crate) use mailbox::{Built, Event, Mailbox};
+pub use pipeline::PipelineManager;
 pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};
