@@ -84,7 +84,7 @@ pub struct LoaderService {
 
 /// Who loads, and where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Seat {
     pub(crate) slot: SlotId,
     /// [`None`]: the app's own device.
     pub(crate) device: Option<DeviceChoice>,
@@ -133,11 +133,11 @@ impl LoaderService {
         &mut self,
         source: &ModelSource,
         generation: u64,
-        place: Place,
+        seat: Seat,
         memory: &mut ResourceManager,
         mailbox: Mailbox<P>,
     ) -> Option<Load<P>> {
-        self.try_start(source, generation, place, memory, mailbox.clone())
+        self.try_start(source, generation, seat, memory, mailbox.clone())
             .map_err(|error| mailbox.send(Event::Gone(Gone::without_memory(generation, error))))
             .ok()
     }
@@ -146,16 +146,16 @@ impl LoaderService {
         &mut self,
         source: &ModelSource,
         generation: u64,
-        place: Place,
+        seat: Seat,
         memory: &mut ResourceManager,
         mailbox: Mailbox<P>,
     ) -> Result<Load<P>, LoadError> {
         let (files, dtype) = (source.open(&self.root), runnable(source.run_dtype())?);
         let readers = self.readers()?.handle();
-        let device = self.devices.of(place.device);
+        let device = self.devices.of(seat.device);
         let thread = self.devices.thread(device, memory)?;
         let account = memory.open_account(Holder {
-            slot: place.slot,
+            slot: seat.slot,
             kind: kind_name::<P>(),
             model_id: source.id(),
             device,

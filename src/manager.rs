@@ -37,7 +37,7 @@ use crate::{
     DeviceChoice, ModelSource, ModelState, Pipeline, ResourceManager, SlotId, StateManager,
     frame_guard::StepGate,
     infer::{End, JobId},
-    loader::{Gone, Place},
+    loader::{Gone, Seat},
     machine::Wish,
     memory::Account,
     signal::Signal,
@@ -100,7 +100,7 @@ pub struct ModelManager<P: Pipeline> {
     #[reflect(ignore)]
     pipeline: PipelineManager<P>,
     #[reflect(ignore)]
-    place: Place,
+    seat: Seat,
     residency: Residency,
     /// The game has asked for the memory of parked models, too.
     #[reflect(ignore)]
@@ -166,7 +166,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             machine: StateManager::default(),
             wishes: Wishes::default(),
             pipeline: PipelineManager::default(),
-            place: Place { slot, device: None },
+            seat: Seat { slot, device: None },
             residency: Residency::default(),
             wants_parked_back: false,
             waiting: Waiting::default(),
@@ -252,7 +252,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Returns the number under which [`ResourceManager::models`] lists this manager's models.
     pub fn slot(&self) -> SlotId {
-        self.place.slot
+        self.seat.slot
     }
 
     /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
@@ -272,7 +272,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Takes the settings of the plugin.
     pub(crate) fn configure(&mut self, device: Option<DeviceChoice>, residency: Residency) {
-        self.place.device = device;
+        self.seat.device = device;
         self.residency = residency;
     }
 
