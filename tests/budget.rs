@@ -132,12 +132,7 @@ fn exactly_the_budget_fits_and_one_byte_less_does_not() {
 #[test]
 fn a_load_waits_for_a_job_and_then_takes_its_models_place() {
     let [_, b, _] = models();
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     ask::<1>(&mut app, &b);
     run_until_waiting::<1>(&mut app);
     let later = job::<0>(&mut app, steps(1));
@@ -183,9 +178,7 @@ fn a_job_waits_until_its_working_memory_fits() {
     let device = app.world().resource::<ResourceManager>().devices()[0].clone();
     assert_eq!(device.reserved, 3 * MIB, "a job's memory is reserved");
     let second = job::<1>(&mut app, three);
-    run_until(&mut app, "the line", |world| {
-        world.resource::<ResourceManager>().devices()[0].waiting == 1
-    });
+    run_until_in_line(&mut app);
     frames(&mut app, 20);
     assert!(end(app.world(), second).is_none());
     gate.open();
