@@ -224,6 +224,19 @@ impl<C> Plan<C> {
     }
 }
 
+/// Refuses a tensor that has another shape than the modules ask for.
+pub(super) fn check_shape(name: &str, expected: &Shape, found: &[usize]) -> Result<(), LoadError> {
+    let expected = expected.dims();
+    if expected == found {
+        return Ok(());
+    }
+    Err(LoadError::WrongShape {
+        tensor: name.into(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+    })
+}
+
 /// Stands for the run's own format while a plan is checked: nobody asks for it otherwise.
 const RUN_DTYPE: DType = DType::F64;
 
@@ -265,16 +278,7 @@ impl SimpleBackend for HeadersOnly {
         dtype: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        let found = &self.find(name)?.shape;
-        if shape.dims() != found {
-            let (expected, found) = (shape.into_dims(), found.clone());
-            return Err(LoadError::WrongShape {
-                tensor: name.into(),
-                expected,
-                found,
-            }
-            .into());
-        }
+        check_shape(name, &shape, &self.find(name)?.shape)?;
         self.ask(name, dtype)
     }
 
