@@ -379,35 +379,22 @@ impl InferError {
     }
 }
 
-impl From<Shortage> for LoadError {
-    fn from(shortage: Shortage) -> Self {
-        let Shortage {
-            needed,
-            budget,
-            in_use,
-        } = shortage;
-        Self::OverBudget {
-            needed,
-            budget,
-            in_use,
+/// What does not fit into the budget is the same for a load and for a job.
+macro_rules! over_budget {
+    ($($error:ident),*) => {$(
+        impl From<Shortage> for $error {
+            fn from(shortage: Shortage) -> Self {
+                Self::OverBudget {
+                    needed: shortage.needed,
+                    budget: shortage.budget,
+                    in_use: shortage.in_use,
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl From<Shortage> for InferError {
-    fn from(shortage: Shortage) -> Self {
-        let Shortage {
-            needed,
-            budget,
-            in_use,
-        } = shortage;
-        Self::OverBudget {
-            needed,
-            budget,
-            in_use,
-        }
-    }
-}
+over_budget!(LoadError, InferError);
 
 impl From<candle_core::Error> for InferError {
     fn from(error: candle_core::Error) -> Self {
