@@ -45,6 +45,7 @@ thread_local! {
 /// Where models run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub enum DeviceChoice {
     /// CUDA or Metal where compiled in and present, else the CPU. The choice is made once a process; a device that
     /// is present and cannot be opened is an error then.

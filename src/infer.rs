@@ -197,11 +197,56 @@ pub struct Inferred<P: Pipeline> {
 }
 
 impl<P: Pipeline> Inferred<P> {
-    /// Takes the result by value and leaves [`InferError::Unloaded`] in its place.
+    /// Takes the output by value and leaves [`InferError::Taken`] to the event's other observers.
     ///
     /// # Errors
-    /// Where the job failed: what `result` says.
+    /// Where there is no output: what `result` says, which stays.
     pub fn take(&mut self) -> Result<P::Output, InferError> {
-        std::mem::replace(&mut self.result, Err(InferError::Unloaded))
+        match &mut self.result {
+            Err(error) => Err(error.clone()),
+            output => std::mem::replace(output, Err(InferError::Taken)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DdpmOutput, DdpmPipeline};
+
+    #[derive(Resource, Default)]
+    struct Seen(Vec<Result<DdpmOutput, InferError>>);
+
+    /// What two observers of the same end take.
+    fn taken_by_two(result: Result<DdpmOutput, InferError>) -> Vec<Result<DdpmOutput, InferError>> {
+        let take = |mut done: On<Inferred<DdpmPipeline>>, mut seen: ResMut<Seen>| {
+            seen.0.push(done.take());
+        };
+        let mut world = World::new();
+        world.init_resource::<Seen>();
+        let entity = world.spawn_empty().observe(take).observe(take).id();
+        world.trigger(Inferred::<DdpmPipeline> { entity, result });
+        world.remove_resource::<Seen>().expect("it was inserted").0
+    }
+
+    #[test]
+    fn an_output_is_taken_once_and_the_second_observer_hears_that() {
+        let taken = taken_by_two(Ok(DdpmOutput::default()));
+        assert!(
+            matches!(taken[..], [Ok(_), Err(InferError::Taken)]),
+            "{taken:?}"
+        );
+    }
+
+    #[test]
+    fn every_observer_hears_why_a_job_failed() {
+        let taken = taken_by_two(Err(InferError::NotLoaded));
+        assert!(
+            matches!(
+                taken[..],
+                [Err(InferError::NotLoaded), Err(InferError::NotLoaded)]
+            ),
+            "{taken:?}"
+        );
     }
 }

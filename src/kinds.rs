@@ -154,7 +154,7 @@ impl<P: Pipeline> Manager for ModelManager<P> {
     }
 }
 
-/// What a kind is called on a screen and in a diagnostic.
+/// What a kind is called on a screen, in a diagnostic and in the books.
 pub(crate) fn kind_name<P: Pipeline>() -> String {
     ShortName::of::<P>().to_string()
 }

@@ -107,7 +107,7 @@ pub use error::{BoxedSource, ErrorChain, InferError, LoadError};
 pub use infer::{Infer, InferStep, Inferred, Steps};
 pub use kinds::{ModelKind, ModelKinds, ModelRequest};
 pub use loader::{LoadPhase, LoadSteps, LoaderService, Plan, Progress};
-pub use manager::{ModelManager, ModelStatus, Residency};
+pub use manager::{ModelManager, ModelStatus, PipelineManager, Residency};
 pub use memory::{
     CardReport, DeviceMemory, EvictionPolicy, LeastRecentlyUsed, ModelMemory, ReleaseReport,
     ResidentModel, ResourceManager, SlotId, Standing,
@@ -115,7 +115,7 @@ pub use memory::{
 #[cfg(feature = "panel")]
 pub use panel::{ModelPanel, ModelPanelPlugin};
 pub use pipeline::{
-    Pipeline, PipelineManager, Slot,
+    Pipeline, Slot,
     ddpm::{
         self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
     },

@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use async_channel::{Receiver, Sender, bounded};
 use futures_lite::future::{or, pending};
 
-use crate::panics::drop_guarded;
+mod drain;
+pub(crate) use drain::DrainOnDrop;
 
 /// The owner's end: dropping it tells every [`Watch`].
 #[derive(Debug)]
@@ -70,18 +71,6 @@ async fn closed(receiver: &Receiver<Infallible>) {
     while receiver.recv().await.is_ok() {}
 }
 
-/// A receiver whose messages are dropped with it, and not with the last sender on some other thread.
-pub(crate) struct DrainOnDrop<T>(pub(crate) Receiver<T>);
-
-impl<T> Drop for DrainOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.close();
-        while let Ok(message) = self.0.try_recv() {
-            drop_guarded("a message that nobody took", message);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_lite::future::{block_on, poll_once};
@@ -113,15 +102,5 @@ mod tests {
             assert!(watch.is_cut());
             block_on(watch.cut());
         }
-    }
-
-    #[test]
-    fn what_is_left_in_a_drained_channel_goes_with_its_receiver() {
-        let (sender, receiver) = async_channel::unbounded();
-        let value = std::sync::Arc::new(());
-        sender.try_send(value.clone()).expect("it is open");
-        drop(DrainOnDrop(receiver));
-        assert_eq!(std::sync::Arc::strong_count(&value), 1);
-        assert!(sender.try_send(value).is_err());
     }
 }

@@ -34,11 +34,10 @@ use bevy::prelude::*;
 use crossbeam_channel::unbounded;
 
 use crate::{
-    DeviceChoice, ModelSource, ModelState, Pipeline, PipelineManager, ResourceManager, SlotId,
-    StateManager,
+    DeviceChoice, ModelSource, ModelState, Pipeline, ResourceManager, SlotId, StateManager,
     frame_guard::StepGate,
     infer::{End, JobId},
-    loader::{Gone, Place},
+    loader::{Gone, Seat},
     machine::Wish,
     memory::Account,
     signal::Signal,
@@ -47,6 +46,7 @@ use crate::{
 mod inbox;
 mod jobs;
 mod mailbox;
+mod pipeline;
 mod reconcile;
 mod residency;
 mod shutdown;
@@ -60,6 +60,7 @@ use inbox::Inbox;
 pub(crate) use jobs::JobTally;
 use jobs::Waiting;
 pub(crate) use mailbox::{Built, Event, Mailbox};
+pub use pipeline::PipelineManager;
 pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};
@@ -99,7 +100,7 @@ pub struct ModelManager<P: Pipeline> {
     #[reflect(ignore)]
     pipeline: PipelineManager<P>,
     #[reflect(ignore)]
-    place: Place,
+    seat: Seat,
     residency: Residency,
     /// The game has asked for the memory of parked models, too.
     #[reflect(ignore)]
@@ -165,7 +166,7 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             machine: StateManager::default(),
             wishes: Wishes::default(),
             pipeline: PipelineManager::default(),
-            place: Place { slot, device: None },
+            seat: Seat { slot, device: None },
             residency: Residency::default(),
             wants_parked_back: false,
             waiting: Waiting::default(),
@@ -251,7 +252,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Returns the number under which [`ResourceManager::models`] lists this manager's models.
     pub fn slot(&self) -> SlotId {
-        self.place.slot
+        self.seat.slot
     }
 
     /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
@@ -271,7 +272,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     /// Takes the settings of the plugin.
     pub(crate) fn configure(&mut self, device: Option<DeviceChoice>, residency: Residency) {
-        self.place.device = device;
+        self.seat.device = device;
         self.residency = residency;
     }
 

@@ -40,15 +40,14 @@ mod line;
 #[cfg(feature = "metal")]
 mod metal;
 mod release;
+mod room;
 mod stretch;
 mod view;
 
 pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
-pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
-#[cfg(feature = "cuda")]
-pub(crate) use budget::{ensure_free, free_bytes};
+pub(crate) use budget::default_budget;
 pub(crate) use cpu::prefer_huge_pages;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
@@ -58,6 +57,9 @@ use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
 pub use release::{CardReport, ReleaseReport};
 pub(crate) use release::{Snapshot, report, settle};
+pub(crate) use room::{ensure_available, is_worth_a_look};
+#[cfg(feature = "cuda")]
+pub(crate) use room::{ensure_free, free_bytes};
 pub(crate) use stretch::{MAPPED, Stretch, StretchEnd};
 pub use view::{DeviceMemory, ModelMemory};
 

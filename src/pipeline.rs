@@ -1,4 +1,4 @@
-//! [`Pipeline`]: what a kind of model implements, and [`PipelineManager`], which holds the loaded one.
+//! [`Pipeline`]: what a kind of model implements.
 //!
 //! [`DdpmPipeline`](ddpm::DdpmPipeline) is the pipeline that comes with this crate. A game brings its
 //! own with [`Pipeline::plan`], [`Pipeline::build`] and [`Pipeline::infer`]:
@@ -40,10 +40,8 @@ use candle_nn::VarBuilder;
 use crate::{InferError, LoadError, LoadSteps, ModelFiles, Plan, Steps};
 
 pub mod ddpm;
-mod manager;
 mod slot;
 
-pub use manager::PipelineManager;
 pub use slot::Slot;
 
 /// One kind of model: how it is planned, built and used.

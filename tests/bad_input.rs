@@ -46,21 +46,24 @@ fn app() -> App {
     app
 }
 
+/// What the manager says of a model that fails to load.
+#[track_caller]
+fn fail(app: &mut App, source: impl Into<ModelSource>) -> &ModelStatus {
+    app.world_mut()
+        .resource_mut::<ModelManager<DdpmPipeline>>()
+        .load(source);
+    run_until(app, "the failure", |world| {
+        world.resource::<ModelManager<DdpmPipeline>>().current_state == ModelState::Failed
+    });
+    app.world().resource::<ModelManager<DdpmPipeline>>()
+}
+
 /// Fails to load, with `words` in the message, and the app goes on to load a good model.
 #[track_caller]
 fn assert_refused(source: impl Into<ModelSource>, words: &[&str]) -> Arc<LoadError> {
     let mut app = app();
-    app.world_mut()
-        .resource_mut::<ModelManager<DdpmPipeline>>()
-        .load(source);
-    run_until(&mut app, "the failure", |world| {
-        world.resource::<ModelManager<DdpmPipeline>>().current_state == ModelState::Failed
-    });
-    let manager = app.world().resource::<ModelManager<DdpmPipeline>>();
-    let error = manager
-        .last_error
-        .clone()
-        .expect("a failed model has a reason");
+    let error = fail(&mut app, source).last_error.clone();
+    let error = error.expect("a failed model has a reason");
     let message = ErrorChain(&*error).to_string();
     for word in words {
         assert!(message.contains(word), "{word:?} is not in {message:?}");
@@ -402,10 +405,15 @@ fn a_folder_with_a_pickle_only_says_how_to_convert_it() {
         &[
             "unet/diffusion_pytorch_model.bin",
             "pickle",
-            "tools/convert.py",
+            "`safetensors.torch.save_file`",
         ],
     );
     assert!(matches!(*error, LoadError::Pickle { .. }));
+    let message = error.to_string();
+    assert!(
+        !message.contains("tools/"),
+        "a game has no file of this repository: {message}"
+    );
 }
 
 #[test]
@@ -432,9 +440,23 @@ fn a_shard_that_lacks_what_its_index_promises_is_refused() {
 }
 
 #[test]
-fn a_number_format_that_the_cpu_does_not_multiply_is_refused() {
+fn a_number_format_that_the_cpu_does_not_multiply_is_refused_before_a_weight_is_read() {
     let source = ModelSource::from(fixture()).dtype(DType::BF16);
-    let error = assert_refused(source, &["BF16"]);
+    let error = assert_refused(source.clone(), &["BF16; on the CPU choose F32, F16 or F64"]);
+    assert!(matches!(*error, LoadError::UnsupportedRunDtype { .. }));
+    let mut app = app();
+    let progress = fail(&mut app, source).progress;
+    assert_eq!(
+        (progress.phase, progress.done),
+        (LoadPhase::Planning, 0),
+        "it was found out in the plan"
+    );
+}
+
+#[test]
+fn a_number_format_that_is_no_float_is_refused() {
+    let source = ModelSource::from(fixture()).dtype(DType::U8);
+    let error = assert_refused(source, &["U8; choose F32, F16, BF16 or F64"]);
     assert!(matches!(*error, LoadError::UnsupportedRunDtype { .. }));
 }
 

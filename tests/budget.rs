@@ -7,7 +7,7 @@ mod support {
 use TransitionReason as R;
 use bevy::prelude::*;
 use bevy_candle::{
-    EvictionPolicy, ResidentModel, Standing,
+    EvictionPolicy, ModelKind, ModelKinds, ResidentModel, Standing,
     prelude::*,
     test_kit::{Fake, FakeModel, FakeRequest, Gate, Place, run_until},
 };
@@ -132,12 +132,7 @@ fn exactly_the_budget_fits_and_one_byte_less_does_not() {
 #[test]
 fn a_load_waits_for_a_job_and_then_takes_its_models_place() {
     let [_, b, _] = models();
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     ask::<1>(&mut app, &b);
     run_until_waiting::<1>(&mut app);
     let later = job::<0>(&mut app, steps(1));
@@ -183,9 +178,7 @@ fn a_job_waits_until_its_working_memory_fits() {
     let device = app.world().resource::<ResourceManager>().devices()[0].clone();
     assert_eq!(device.reserved, 3 * MIB, "a job's memory is reserved");
     let second = job::<1>(&mut app, three);
-    run_until(&mut app, "the line", |world| {
-        world.resource::<ResourceManager>().devices()[0].waiting == 1
-    });
+    run_until_in_line(&mut app);
     frames(&mut app, 20);
     assert!(end(app.world(), second).is_none());
     gate.open();
@@ -323,6 +316,21 @@ fn the_books_show_every_byte() {
     let memory = app.world().resource::<ResourceManager>();
     assert_eq!(memory.models().len(), 1);
     assert_eq!(memory.devices()[0].in_use, 4 * MIB);
+}
+
+#[test]
+fn the_books_name_a_kind_as_everything_else_does() {
+    let mut app = app(4 * MIB);
+    load::<1>(&mut app, &FakeModel::new("a"));
+    let world = app.world();
+    let slot = world.resource::<ModelManager<Fake<1>>>().slot();
+    let [model] = world.resource::<ResourceManager>().models() else {
+        panic!("one model is loaded")
+    };
+    let mut kinds = world.resource::<ModelKinds>().iter();
+    let kind = kinds.find(|kind| kind.slot(world) == Some(slot));
+    assert_eq!(Some(&*model.kind), kind.map(ModelKind::name));
+    assert_eq!(model.kind, "Fake<1>");
 }
 
 #[test]

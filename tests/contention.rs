@@ -91,12 +91,7 @@ fn with_everything_pinned_loads_and_jobs_are_refused_at_once() {
 
 #[test]
 fn a_load_that_waits_is_refused_when_its_victim_is_pinned() {
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     ask::<1>(&mut app, &FakeModel::new("b"));
     run_until_waiting::<1>(&mut app);
     manager::<0>(&mut app).residency_mut().pinned = true;
@@ -110,12 +105,7 @@ fn a_load_that_waits_is_refused_when_its_victim_is_pinned() {
 
 #[test]
 fn when_a_waiter_leaves_its_victim_stays_and_takes_jobs_again() {
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     ask::<1>(&mut app, &FakeModel::new("b"));
     run_until_waiting::<1>(&mut app);
     let next = job::<0>(&mut app, steps(1));
@@ -141,9 +131,7 @@ fn a_job_that_leaves_the_line_lets_the_next_one_through() {
     let running = job::<0>(&mut app, of(2));
     run_until(&mut app, "the job", |_| gate.waiting() == 1);
     let large = job::<1>(&mut app, of(3));
-    run_until(&mut app, "the line", |world| {
-        world.resource::<ResourceManager>().devices()[0].waiting == 1
-    });
+    run_until_in_line(&mut app);
     let small = job::<1>(&mut app, of(1));
     app.world_mut().despawn(large);
     assert!(ended(&mut app, small).is_ok(), "while the other still runs");
@@ -247,22 +235,15 @@ fn jobs_that_keep_coming_do_not_starve_a_load() {
 
 #[test]
 fn an_app_ends_while_loads_and_jobs_wait_for_memory() {
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(10 * MIB);
-    load::<0>(&mut app, &a);
+    let (mut app, _gate, _running) = busy_app(10 * MIB);
     load::<1>(&mut app, &FakeModel::new("b"));
-    let _running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
     let large = FakeRequest {
         memory: 4 * MIB,
         ..steps(1)
     };
     let _waits = job::<1>(&mut app, large);
     ask::<2>(&mut app, &FakeModel::new("c"));
-    run_until(&mut app, "the line", |world| {
-        world.resource::<ResourceManager>().devices()[0].waiting > 0
-    });
+    run_until_in_line(&mut app);
     app.world_mut().write_message(AppExit::Success);
     app.update();
     assert_eq!(in_use(&app), 0);
@@ -334,12 +315,7 @@ fn jobs_that_a_draining_model_left_waiting_end_with_it_and_run_on_no_other() {
         |app| manager::<0>(app).unload(),
     ];
     for request in requests {
-        let gate = Gate::closed();
-        let a = FakeModel::new("a").gate_steps(&gate);
-        let mut app = app(4 * MIB);
-        load::<0>(&mut app, &a);
-        let running = job::<0>(&mut app, steps(1));
-        run_until(&mut app, "the job", |_| gate.waiting() == 1);
+        let (mut app, _gate, running) = busy_app(4 * MIB);
         ask::<1>(&mut app, &FakeModel::new("b"));
         run_until_waiting::<1>(&mut app);
         let waits = job::<0>(&mut app, steps(1));
@@ -354,13 +330,8 @@ fn jobs_that_a_draining_model_left_waiting_end_with_it_and_run_on_no_other() {
 
 #[test]
 fn a_higher_priority_comes_first_in_the_line() {
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     manager::<2>(&mut app).residency_mut().priority = 1;
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
     ask::<1>(&mut app, &FakeModel::new("b"));
     run_until_waiting::<1>(&mut app);
     ask::<2>(&mut app, &FakeModel::new("c"));
@@ -375,12 +346,7 @@ fn a_higher_priority_comes_first_in_the_line() {
 
 #[test]
 fn a_budget_that_is_lowered_refuses_who_waits_in_vain() {
-    let gate = Gate::closed();
-    let a = FakeModel::new("a").gate_steps(&gate);
-    let mut app = app(4 * MIB);
-    load::<0>(&mut app, &a);
-    let running = job::<0>(&mut app, steps(1));
-    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    let (mut app, gate, running) = busy_app(4 * MIB);
     ask::<1>(&mut app, &FakeModel::new("b"));
     run_until_waiting::<1>(&mut app);
     lower_budget(&mut app, 3 * MIB);

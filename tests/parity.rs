@@ -211,13 +211,9 @@ fn a_model_that_predicts_variances_is_that_of_diffusers() {
 #[test]
 fn guidance_by_classes_is_that_of_diffusers() {
     let recorded = Recorded::of("grey");
-    let guidance = Guidance {
-        scale: 4.0,
-        null_class: 2,
-    };
     let request = DdpmRequest {
         class: Some(0),
-        guidance: Some(guidance),
+        guidance: Some(Guidance::new(4.0, 2)),
         ..recorded.request()
     };
     recorded.assert_near("guided", &show(fixtures().join("grey"), request));

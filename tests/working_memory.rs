@@ -142,10 +142,7 @@ fn a_diffusion_job_claims_what_it_uses() {
     assert_enough(&folder("timestep"), &request(4, Some(5)));
     // Many small samples: each has a state of its own for its noise.
     assert_enough(&folder("timestep"), &request(64, Some(5)));
-    let guidance = Some(Guidance {
-        scale: 2.0,
-        null_class: 0,
-    });
+    let guidance = Some(Guidance::new(2.0, 0));
     let guided = DdpmRequest {
         guidance,
         sampler: Some(Sampler::DpmSolverPlusPlus),

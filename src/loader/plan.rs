@@ -12,7 +12,7 @@ use super::{
     safetensors::{read_header, readable},
     shards::{Shards, Weights, find_weights},
 };
-use crate::{LoadError, ModelFiles};
+use crate::{DeviceChoice, LoadError, ModelFiles};
 
 /// What [`Pipeline::plan`](crate::Pipeline::plan) returns: the configuration, and which weights to read.
 ///
@@ -21,6 +21,8 @@ use crate::{LoadError, ModelFiles};
 /// 3. [`check`](Self::check) runs the code that builds the modules over the headers alone: what is
 ///    missing or has another shape is an error here, before memory is claimed, and what no module asks
 ///    for is not read.
+///
+/// [`formats`](Self::formats) refuses what the modules cannot run in.
 ///
 /// ```
 /// use bevy_candle::{LoadError, ModelFiles, Plan, candle_nn::linear};
@@ -38,7 +40,11 @@ pub struct Plan<C> {
     config: C,
     files: Vec<Arc<str>>,
     tensors: BTreeMap<Arc<str>, TensorPlan>,
+    formats: FormatCheck,
 }
+
+/// Refuses number formats on a device.
+type FormatCheck = fn(DType, DeviceChoice) -> Result<(), LoadError>;
 
 /// The most tensors of one model, over all its files.
 const MAX_TENSORS: usize = 200_000;
@@ -98,6 +104,7 @@ impl<C> Plan<C> {
             config,
             files: Vec::new(),
             tensors: BTreeMap::new(),
+            formats: |_, _| Ok(()),
         }
     }
 
@@ -199,9 +206,35 @@ impl<C> Plan<C> {
         Ok(self)
     }
 
+    /// Refuses number formats that the modules cannot run in on a device, with
+    /// [`LoadError::UnsupportedRunDtype`]. `check` is asked once the load is planned, before a weight is read; it gets the
+    /// device that the model would run on, never [`Auto`](DeviceChoice::Auto).
+    #[must_use]
+    pub fn formats(mut self, check: fn(DType, DeviceChoice) -> Result<(), LoadError>) -> Self {
+        self.formats = check;
+        self
+    }
+
+    pub(crate) fn check_format(&self, dtype: DType, device: DeviceChoice) -> Result<(), LoadError> {
+        (self.formats)(dtype, device)
+    }
+
     pub(crate) fn into_parts(self) -> (C, BTreeMap<Arc<str>, TensorPlan>) {
         (self.config, self.tensors)
     }
+}
+
+/// Refuses a tensor that has another shape than the modules ask for.
+pub(super) fn check_shape(name: &str, expected: &Shape, found: &[usize]) -> Result<(), LoadError> {
+    let expected = expected.dims();
+    if expected == found {
+        return Ok(());
+    }
+    Err(LoadError::WrongShape {
+        tensor: name.into(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+    })
 }
 
 /// Stands for the run's own format while a plan is checked: nobody asks for it otherwise.
@@ -245,16 +278,7 @@ impl SimpleBackend for HeadersOnly {
         dtype: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        let found = &self.find(name)?.shape;
-        if shape.dims() != found {
-            let (expected, found) = (shape.into_dims(), found.clone());
-            return Err(LoadError::WrongShape {
-                tensor: name.into(),
-                expected,
-                found,
-            }
-            .into());
-        }
+        check_shape(name, &shape, &self.find(name)?.shape)?;
         self.ask(name, dtype)
     }
 

@@ -79,11 +79,16 @@ impl<P: Pipeline> LoadTask<P> {
 
     async fn plan(&self) -> Result<(P::Config, Tensors), LoadError> {
         let (files, ticket) = (self.files.clone(), self.owner.ticket.clone());
+        let (dtype, device) = (self.dtype, self.account.holder().device);
         let plan = move || {
             // Held while headers are in memory, and asked: a cancelled load is not planned.
             let ticket = ticket.upgrade().filter(|ticket| ticket.is_wanted());
             let _ticket = ticket.ok_or(LoadError::Interrupted)?;
-            caught("plan", || P::plan(&*files))
+            caught("plan", || {
+                let plan = P::plan(&*files)?;
+                plan.check_format(dtype, device)?;
+                Ok(plan)
+            })
         };
         let plan = self.readers.run("plan", plan).await?;
         let (config, tensors) = plan.into_parts();

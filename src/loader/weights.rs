@@ -8,6 +8,7 @@ use std::{
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 
+use super::plan::check_shape;
 use crate::LoadError;
 
 /// Hands each tensor out and lets go of it, so that nothing is held twice.
@@ -70,15 +71,7 @@ impl SimpleBackend for Weights {
         device: &Device,
     ) -> candle_core::Result<Tensor> {
         let tensor = self.take(name)?;
-        if *tensor.shape() != shape {
-            let (expected, found) = (shape.into_dims(), tensor.dims().to_vec());
-            return Err(LoadError::WrongShape {
-                tensor: name.into(),
-                expected,
-                found,
-            }
-            .into());
-        }
+        check_shape(name, &shape, tensor.dims())?;
         tensor.to_device(device)?.to_dtype(dtype)
     }
 

@@ -35,9 +35,7 @@ impl<P: Pipeline> Inbox<P> {
         }
         self.events.recv_deadline(deadline).ok()
     }
-}
 
-impl<P: Pipeline> Inbox<P> {
     pub(super) fn is_empty(&self) -> bool {
         #[cfg(feature = "test_kit")]
         if let Some(nothing) = self.tape.has_nothing_due() {

@@ -109,7 +109,7 @@ impl<P: Pipeline> ModelManager<P> {
             self.alive.push(self.held);
             self.loading_since = Some(Instant::now());
             let mailbox = self.mailbox.clone();
-            let load = loader.start(&source, self.held, self.place, memory, mailbox);
+            let load = loader.start(&source, self.held, self.seat, memory, mailbox);
             self.pipeline.hold(source.id(), load);
         }
         self.post_residency();

@@ -41,8 +41,8 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     pub(crate) slot: SlotId,
-    /// The pipeline's name.
-    pub(crate) kind: &'static str,
+    /// What its kind is called.
+    pub(crate) kind: String,
     pub(crate) model_id: ModelId,
     pub(crate) device: DeviceChoice,
 }

@@ -7,8 +7,6 @@ use std::ops::Range;
 
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
-use super::budget::Physical;
-
 /// A huge page.
 #[cfg(target_os = "linux")]
 const HUGE: usize = 2 << 20;
@@ -16,6 +14,13 @@ const HUGE: usize = 2 << 20;
 /// Smaller buffers are left alone: they come and go too often.
 #[cfg(target_os = "linux")]
 pub(super) const LARGE: usize = 256 << 10;
+
+/// Bytes of memory that the process may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Physical {
+    pub(super) total: u64,
+    pub(super) available: u64,
+}
 
 /// The memory that this process may use: the machine's, or its container's where that has less.
 pub(super) fn physical() -> Option<Physical> {

@@ -15,7 +15,7 @@
 //! when the thread's heap has the next one behind it.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use glibc::Place;
+use glibc::Placeholder;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub(crate) const MAPPED: usize = 32 << 20;
 pub(crate) struct Stretch {
     /// Keeps what follows it free.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    start: Option<Place>,
+    start: Option<Placeholder>,
     /// What has huge pages.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     huge: Option<Range<usize>>,
@@ -40,7 +40,7 @@ pub(crate) struct Stretch {
 #[derive(Default)]
 pub(crate) struct StretchEnd {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    _place: Option<Place>,
+    _placeholder: Option<Placeholder>,
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -61,7 +61,7 @@ impl Stretch {
             start: Some(start),
             huge: huge.then_some(addresses),
         };
-        (stretch, StretchEnd { _place: end })
+        (stretch, StretchEnd { _placeholder: end })
     }
 
     /// Lets its blocks have the first bytes, too: all are taken.
@@ -95,8 +95,8 @@ impl StretchEnd {
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         {
             let free = glibc::room(MAPPED as u64, 1);
-            let _place = free.and_then(|free| glibc::behind(&free.addresses()));
-            Self { _place }
+            let _placeholder = free.and_then(|free| glibc::behind(&free.addresses()));
+            Self { _placeholder }
         }
         #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
         Self::default()
@@ -120,16 +120,16 @@ mod glibc {
     const END: usize = 4 << 10;
 
     /// A block of the heap in which nothing is ever written.
-    pub(super) struct Place {
+    pub(super) struct Placeholder {
         address: NonNull<libc::c_void>,
         bytes: usize,
     }
 
     #[expect(unsafe_code, reason = "the block is not of this thread")]
     // SAFETY: blocks of `malloc` may be freed on any thread, and nothing is in this one.
-    unsafe impl Send for Place {}
+    unsafe impl Send for Placeholder {}
 
-    impl Place {
+    impl Placeholder {
         fn take(bytes: usize) -> Option<Self> {
             #[expect(
                 unsafe_code,
@@ -160,7 +160,7 @@ mod glibc {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for Placeholder {
         fn drop(&mut self) {
             #[expect(unsafe_code, reason = "as it was taken")]
             // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
@@ -172,33 +172,33 @@ mod glibc {
 
     /// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
     /// mapped.
-    pub(super) fn room(bytes: u64, blocks: usize) -> Option<Place> {
+    pub(super) fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
         if bytes < LARGE as u64 || bytes > MAPPED as u64 {
             return None;
         }
         // Less than what is always mapped.
         let bytes = bytes as usize + (blocks + 1) * BESIDE + ASIDE;
         let bytes = bytes.min(MAPPED - (64 << 10));
-        drop(Place::take(bytes));
-        Place::take(bytes)
+        drop(Placeholder::take(bytes));
+        Placeholder::take(bytes)
     }
 
     /// A block behind others, where the rest of the heap is there. What fits into free places elsewhere goes there first;
     /// a block of the others' size fits into none, or they would be there.
-    pub(super) fn behind(others: &Range<usize>) -> Option<Place> {
+    pub(super) fn behind(others: &Range<usize>) -> Option<Placeholder> {
         let mut elsewhere = Vec::new();
         let mut bytes = END;
         loop {
-            let mut place = Place::take(bytes)?;
-            let distance = place.addresses().start.checked_sub(others.end);
+            let mut placeholder = Placeholder::take(bytes)?;
+            let distance = placeholder.addresses().start.checked_sub(others.end);
             if distance.is_some_and(|bytes| bytes < END) {
-                place.shrink_to(END);
-                return Some(place);
+                placeholder.shrink_to(END);
+                return Some(placeholder);
             }
             if bytes >= others.len() {
                 return None;
             }
-            elsewhere.push(place);
+            elsewhere.push(placeholder);
             bytes = (2 * bytes).min(others.len());
         }
     }
@@ -217,9 +217,9 @@ mod tests {
     fn a_stretch_is_given_back_but_for_its_first_bytes_and_has_an_end() {
         for bytes in [LARGE as u64, 8 * MIB, MAPPED as u64] {
             let (stretch, end) = Stretch::take(bytes, 1, true);
-            let start = stretch.start.as_ref().map(Place::addresses);
+            let start = stretch.start.as_ref().map(Placeholder::addresses);
             assert!(start.is_some_and(|start| start.len() == 1), "{bytes}");
-            assert!(end._place.is_some(), "no end behind {bytes} bytes");
+            assert!(end._placeholder.is_some(), "no end behind {bytes} bytes");
         }
     }
 
@@ -250,7 +250,7 @@ mod tests {
             blocks.extend((0..8).map(|_| vec![1_u8; 1 << 19]));
             stretch.close();
             drop(stretch);
-            let end_at = end._place.as_ref().expect("an end").addresses().start;
+            let end_at = end._placeholder.as_ref().expect("an end").addresses().start;
             let addresses = blocks.iter().map(|block| block.as_ptr().addr());
             let first = addresses.clone().min().expect("blocks");
             assert!(addresses.max() < Some(end_at), "a block behind the end");

@@ -37,7 +37,7 @@ pub struct DeviceMemory {
 pub struct ModelMemory {
     /// The manager that it belongs to.
     pub slot: SlotId,
-    /// The name of the manager's pipeline.
+    /// The name of the manager's pipeline, without its path: [`ModelKind::name`](crate::ModelKind::name).
     pub kind: String,
     /// The model's id.
     pub model_id: ModelId,
@@ -64,7 +64,7 @@ impl ModelMemory {
         let holder = account.holder();
         Self {
             slot: holder.slot,
-            kind: holder.kind.to_owned(),
+            kind: holder.kind.clone(),
             model_id: holder.model_id.clone(),
             device: holder.device,
             standing: account.standing(),

@@ -26,7 +26,7 @@ use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use futures_lite::future::block_on;
 
-use crate::{InferError, LoadError, LoadSteps, ModelFiles, Pipeline, Plan, Steps};
+use crate::{DeviceChoice, InferError, LoadError, LoadSteps, ModelFiles, Pipeline, Plan, Steps};
 
 mod config;
 mod job;
@@ -73,6 +73,7 @@ impl Pipeline for DdpmPipeline {
         let layout = Layout::of(files)?;
         Plan::new(DdpmConfig::read(files, &layout)?)
             .weights(files, layout.weights)?
+            .formats(check_dtype)
             .check(|config, vb| block_on(UNet::new(&config.unet, vb, &LoadSteps::default())))
     }
 
@@ -84,7 +85,6 @@ impl Pipeline for DdpmPipeline {
         load: &LoadSteps,
     ) -> Result<Self, LoadError> {
         let device = weights.device().clone();
-        check_dtype(weights.dtype(), &device)?;
         let unet = UNet::new(&config.unet, weights, load).await?;
         Ok(Self {
             config,
@@ -131,9 +131,12 @@ impl Pipeline for DdpmPipeline {
 }
 
 /// candle 0.11 multiplies no matrices of BF16 on the CPU.
-fn check_dtype(dtype: DType, device: &Device) -> Result<(), LoadError> {
-    if dtype == DType::BF16 && device.is_cpu() {
-        return Err(LoadError::UnsupportedRunDtype { dtype });
+fn check_dtype(dtype: DType, device: DeviceChoice) -> Result<(), LoadError> {
+    match (dtype, device) {
+        (DType::BF16, DeviceChoice::Cpu) => Err(LoadError::UnsupportedRunDtype {
+            dtype,
+            expected: "on the CPU choose F32, F16 or F64".into(),
+        }),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -6,6 +6,7 @@ use super::{ModelState, TransitionReason};
 
 /// What the game wants, seen from what the machine is busy with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
+#[non_exhaustive]
 pub enum Wish {
     /// Nothing new: stay.
     #[default]
@@ -39,6 +40,7 @@ pub enum Leave {
 
 /// How a load or a model ended, once the last of its bytes was back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Reflect)]
+#[non_exhaustive]
 pub enum Ended {
     /// It was let go.
     Released,
@@ -71,6 +73,7 @@ pub struct Facts {
 
 /// What the machine asks its owner to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Reflect)]
+#[non_exhaustive]
 pub enum ModelAction {
     /// Start to load the wanted model.
     Start,
@@ -80,6 +83,7 @@ pub enum ModelAction {
 
 /// One answer of the machine: at most one action and at most one edge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Reflect)]
+#[non_exhaustive]
 pub struct Step {
     /// What is to be done.
     pub action: Option<ModelAction>,

@@ -8,7 +8,7 @@ use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_candle::{
     DeviceMemory,
     prelude::*,
-    test_kit::{Fake, FakeModel, FakeRequest, Recorder, RecorderPlugin, run_until},
+    test_kit::{Fake, FakeModel, FakeRequest, Gate, Recorder, RecorderPlugin, run_until},
 };
 
 /// A fake model has 4 MiB unless it is told otherwise.
@@ -37,6 +37,17 @@ pub fn app(budget: u64) -> App {
     add_kind::<2>(&mut app, ModelPlugin::default());
     app.add_systems(Last, assert_within_budget);
     app
+}
+
+/// Makes such an app with a model of 4 MiB, kind 0, and a job of it that runs until the gate is open.
+#[track_caller]
+pub fn busy_app(budget: u64) -> (App, Gate, Entity) {
+    let gate = Gate::closed();
+    let mut app = app(budget);
+    load::<0>(&mut app, &FakeModel::new("a").gate_steps(&gate));
+    let running = job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    (app, gate, running)
 }
 
 /// Set by tests that lower the budget below what is in use.
@@ -154,6 +165,14 @@ pub fn frames(app: &mut App, count: usize) {
 
 pub fn in_use(app: &App) -> u64 {
     app.world().resource::<ResourceManager>().in_use()
+}
+
+/// Waits until somebody waits for room.
+#[track_caller]
+pub fn run_until_in_line(app: &mut App) {
+    run_until(app, "the line", |world| {
+        world.resource::<ResourceManager>().devices()[0].waiting > 0
+    });
 }
 
 /// Waits until a load waits for room.

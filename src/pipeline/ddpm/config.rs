@@ -52,9 +52,7 @@ impl DdpmConfig {
             ),
         })
     }
-}
 
-impl DdpmConfig {
     /// Learned time steps are all there are.
     fn check_times(&self, layout: &Layout) -> Result<(), LoadError> {
         let trained = self.scheduler.num_train_timesteps;

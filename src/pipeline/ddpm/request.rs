@@ -60,11 +60,30 @@ impl Default for DdpmRequest {
 /// with a class that stands for none. A step takes twice as long.
 #[derive(Clone, Copy, PartialEq, Debug, Reflect)]
 #[reflect(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct Guidance {
     /// How closely the class is followed: 1 is as without guidance, 3 to 8 are usual.
     pub scale: f32,
     /// The class that stands for none, often the last.
     pub null_class: u32,
+}
+
+impl Guidance {
+    /// Follows the class by `scale`, away from the class that stands for none.
+    ///
+    /// ```
+    /// use bevy_candle::prelude::*;
+    ///
+    /// let request = DdpmRequest {
+    ///     class: Some(3),
+    ///     guidance: Some(Guidance::new(4.0, 10)),
+    ///     ..Default::default()
+    /// };
+    /// # assert_eq!(request.guidance.map(|guidance| guidance.null_class), Some(10));
+    /// ```
+    pub const fn new(scale: f32, null_class: u32) -> Self {
+        Self { scale, null_class }
+    }
 }
 
 /// What holds for every request that does not say otherwise.

@@ -8,12 +8,8 @@ use bevy::{
     reflect::{TypePath, TypeRegistration, serde::ReflectSerializer},
 };
 use bevy_candle::{
-    DeviceMemory, LeastRecentlyUsed, ModelMemory, Residency, ResidentModel, SlotId, Standing,
-    ddpm::{
-        BetaSchedule, DdpmConfig, PredictionType, SchedulerConfig, TimestepSpacing, UNetConfig,
-        VarianceType,
-    },
-    machine::{Facts, Step},
+    DeviceMemory, ModelMemory, Residency, SlotId, Standing,
+    ddpm::TimestepSpacing,
     prelude::*,
     test_kit::{Fake, FakeModel, Gate, run_until},
 };
@@ -121,15 +117,11 @@ fn what_games_read_is_registered() {
         registry.get(std::any::TypeId::of::<T>())
     }
     let all = [
-        known::<BetaSchedule>(&registry),
-        known::<DdpmConfig>(&registry),
         known::<DdpmOutput>(&registry),
         known::<DdpmRequest>(&registry),
         known::<DdpmSettings>(&registry),
         known::<DeviceChoice>(&registry),
         known::<DeviceMemory>(&registry),
-        known::<Facts>(&registry),
-        known::<LeastRecentlyUsed>(&registry),
         known::<LoadPhase>(&registry),
         known::<ModelId>(&registry),
         known::<ModelManager<Fake>>(&registry),
@@ -137,23 +129,16 @@ fn what_games_read_is_registered() {
         known::<ModelState>(&registry),
         known::<ModelStatus>(&registry),
         known::<ModelTransition<Fake>>(&registry),
-        known::<PredictionType>(&registry),
         known::<Progress>(&registry),
         known::<ReleaseReport>(&registry),
         known::<Residency>(&registry),
-        known::<ResidentModel>(&registry),
         known::<ResourceManager>(&registry),
         known::<Sampler>(&registry),
-        known::<SchedulerConfig>(&registry),
         known::<SlotId>(&registry),
         known::<Standing>(&registry),
-        known::<StateManager>(&registry),
         known::<StateOf<Fake>>(&registry),
-        known::<Step>(&registry),
         known::<TimestepSpacing>(&registry),
         known::<TransitionReason>(&registry),
-        known::<UNetConfig>(&registry),
-        known::<VarianceType>(&registry),
     ];
     assert!(all.iter().all(Option::is_some), "{all:?}");
     let manager = app.world().resource::<ModelManager<Fake>>();

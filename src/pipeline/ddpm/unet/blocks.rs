@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use super::{
     BlockType, UNetConfig,
     attention::Attention,
+    resample::Resample,
     resnet::{ResnetBlock, ResnetShape},
 };
 
@@ -61,4 +62,17 @@ fn attention(
     let groups = Some(block.attention_groups(config.norm_num_groups));
     let vb = vb.pp("attentions").pp(index);
     Attention::new(config, channels, groups, block.scale_factor(), vb)
+}
+
+/// The residual block that ends a block in another size.
+fn resampling(
+    config: &UNetConfig,
+    block: BlockType,
+    channels: usize,
+    resample: Resample,
+    vb: VarBuilder<'static>,
+) -> Result<ResnetBlock> {
+    let groups = block.groups(config.norm_num_groups, channels);
+    let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
+    ResnetBlock::new(config, shape, vb)
 }

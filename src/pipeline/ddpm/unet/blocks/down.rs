@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Layer, ResnetBlock, ResnetShape};
+use super::{Layer, ResnetBlock, ResnetShape, resampling};
 use crate::pipeline::ddpm::unet::{BlockType, Conv, Shape, UNetConfig, resample::Resample};
 
 /// One of diffusers' `…DownBlock2D`, and `ResnetDownsampleBlock2D`.
@@ -76,11 +76,7 @@ impl Downsample {
         channels: usize,
         vb: &VarBuilder<'static>,
     ) -> Result<Self> {
-        let groups = block.groups(config.norm_num_groups, channels);
-        let resnet = |resample, vb: VarBuilder<'static>| {
-            let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
-            ResnetBlock::new(config, shape, vb)
-        };
+        let resnet = |resample, vb| resampling(config, block, channels, resample, vb);
         let first = vb.pp("downsamplers").pp(0);
         if block.has_skip() {
             let shape = Shape::pointwise(config.in_channels, channels);

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Attention, Layer, ResnetBlock, ResnetShape, attention};
+use super::{Attention, Layer, ResnetBlock, ResnetShape, attention, resampling};
 use crate::pipeline::ddpm::unet::{
     ActivationFunction, BlockType, Conv, Norm, Shape, UNetConfig, kernels::joined,
     resample::Resample,
@@ -99,13 +99,10 @@ impl Upsample {
         channels: usize,
         vb: &VarBuilder<'static>,
     ) -> Result<Self> {
-        let groups = block.groups(config.norm_num_groups, channels);
-        let resnet = |resample, name: VarBuilder<'static>| {
-            let shape = ResnetShape::resampling(channels, groups, block.scale_factor(), resample);
-            ResnetBlock::new(config, shape, name)
-        };
+        let resnet = |resample, vb| resampling(config, block, channels, resample, vb);
         let vb_up = vb.pp("upsamplers").pp(0);
         if block.has_skip() {
+            let groups = block.groups(config.norm_num_groups, channels);
             return Ok(Self::Skip {
                 resnet: resnet(Resample::DoubleSmoothly, vb.pp("resnet_up"))?,
                 norm: Norm::new(groups, channels, config.norm_eps, vb.pp("skip_norm"))?,

@@ -13,7 +13,7 @@ use crate::pipeline::ddpm::unet::kernels::{Matrix, multiply, vectorized};
 
 mod tile;
 
-use tile::{LANES, Place, back, forth};
+use tile::{LANES, TilePoints, back, forth};
 
 /// Output pixels along a side of a tile, and input pixels.
 const SIDE: usize = 4;
@@ -107,12 +107,12 @@ impl Scratch {
             || {
                 for tile in 0..tiles {
                     let at = first + place(tile, from.width);
-                    let place = Place {
+                    let points = TilePoints {
                         tile,
                         tiles,
                         channels,
                     };
-                    forth(from, at, place, &mut self.seen);
+                    forth(from, at, points, &mut self.seen);
                 }
             },
         );
@@ -135,12 +135,12 @@ impl Scratch {
             #[inline(always)]
             || {
                 for tile in 0..tiles {
-                    let place_of = Place {
+                    let points = TilePoints {
                         tile,
                         tiles,
                         channels,
                     };
-                    back(&self.made, place_of, (place(tile, width), width), to);
+                    back(&self.made, points, (place(tile, width), width), to);
                 }
             },
         );

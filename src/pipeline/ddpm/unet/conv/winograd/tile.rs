@@ -70,33 +70,33 @@ impl Lanes {
 
 /// Where the same point of the next tile, and the next point of the same tile, are.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct TilePoints {
     pub(super) tile: usize,
     pub(super) tiles: usize,
     pub(super) channels: usize,
 }
 
-impl Place {
+impl TilePoints {
     /// Where a point's numbers begin, from a channel on.
     #[inline(always)]
-    fn of(self, row: usize, column: usize, channel: usize) -> usize {
+    fn point(self, row: usize, column: usize, channel: usize) -> usize {
         ((column * SEEN + row) * self.tiles + self.tile) * self.channels + channel
     }
 }
 
 /// Transforms the 6 by 6 pixels around the tile whose first pixel is `at`.
 #[inline(always)]
-pub(super) fn forth(from: Picture, at: usize, place: Place, seen: &mut [f32]) {
-    for channel in (0..place.channels).step_by(LANES) {
-        let lanes = LANES.min(place.channels - channel);
+pub(super) fn forth(from: Picture, at: usize, tile: TilePoints, seen: &mut [f32]) {
+    for channel in (0..tile.channels).step_by(LANES) {
+        let lanes = LANES.min(tile.channels - channel);
         let mut pixels = [[ZERO; SEEN]; SEEN];
         for (row, pixels) in pixels.iter_mut().enumerate() {
-            *pixels = six_points(&load_line(from, at, row, (place.channels, channel, lanes)));
+            *pixels = six_points(&load_line(from, at, row, (tile.channels, channel, lanes)));
         }
         for column in 0..SEEN {
             let points = six_points(&column_of(&pixels, column));
             for (row, point) in points.into_iter().enumerate() {
-                let first = place.of(row, column, channel);
+                let first = tile.point(row, column, channel);
                 point.store(&mut seen[first..first + lanes]);
             }
         }
@@ -128,14 +128,14 @@ fn load_line(
 
 /// Makes 4 by 4 pixels of a tile's points, and adds them to those at `at`.
 #[inline(always)]
-pub(super) fn back(made: &[f32], place: Place, (at, width): (usize, usize), to: &mut [f32]) {
-    for channel in (0..place.channels).step_by(LANES) {
-        let lanes = LANES.min(place.channels - channel);
+pub(super) fn back(made: &[f32], tile: TilePoints, (at, width): (usize, usize), to: &mut [f32]) {
+    for channel in (0..tile.channels).step_by(LANES) {
+        let lanes = LANES.min(tile.channels - channel);
         let mut columns = [[ZERO; SIDE]; SEEN];
         for (column, pixels) in columns.iter_mut().enumerate() {
             let mut points = [ZERO; SEEN];
             for (row, point) in points.iter_mut().enumerate() {
-                let first = place.of(row, column, channel);
+                let first = tile.point(row, column, channel);
                 *point = Lanes::load(&made[first..first + lanes]);
             }
             *pixels = four_pixels(&points);
@@ -143,7 +143,7 @@ pub(super) fn back(made: &[f32], place: Place, (at, width): (usize, usize), to: 
         for row in 0..SIDE {
             let line = four_pixels(&column_of(&columns, row));
             for (column, pixel) in line.into_iter().enumerate() {
-                let first = (at + row * width + column) * place.channels + channel;
+                let first = (at + row * width + column) * tile.channels + channel;
                 let to = &mut to[first..first + lanes];
                 (Lanes::load(to) + pixel).store(to);
             }

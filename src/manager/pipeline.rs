@@ -2,8 +2,7 @@
 
 use bevy::math::UVec2;
 
-use super::Pipeline;
-use crate::{ModelId, ModelSource, infer::Job, loader::Load, memory::Standing};
+use crate::{ModelId, ModelSource, Pipeline, infer::Job, loader::Load, memory::Standing};
 
 /// Holds the ticket of the loaded pipeline, its id and its settings, and the tickets of parked ones; the
 /// pipelines themselves never leave the device thread.
@@ -49,45 +48,45 @@ impl<P: Pipeline> PipelineManager<P> {
         &self.settings
     }
 
-    pub(crate) fn settings_mut(&mut self) -> &mut P::Settings {
+    pub(super) fn settings_mut(&mut self) -> &mut P::Settings {
         &mut self.settings
     }
 
-    pub(crate) fn hold(&mut self, id: ModelId, load: Option<Load<P>>) {
+    pub(super) fn hold(&mut self, id: ModelId, load: Option<Load<P>>) {
         self.id = Some(id);
         self.load = load;
     }
 
-    pub(crate) fn load(&self) -> Option<&Load<P>> {
+    pub(super) fn load(&self) -> Option<&Load<P>> {
         self.load.as_ref()
     }
 
     /// The loads that are held: the current one, and the parked ones.
-    pub(crate) fn loads(&self) -> impl Iterator<Item = &Load<P>> {
+    pub(super) fn loads(&self) -> impl Iterator<Item = &Load<P>> {
         let parked = self.parked.iter().map(|parked| &parked.load);
         self.load.iter().chain(parked)
     }
 
     /// Lets go of the load or the model: the drop of the ticket cancels the one and unloads the other.
-    pub(crate) fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         if let Some(load) = self.load.take() {
             load.account().set_standing(Standing::Leaving);
         }
     }
 
-    pub(crate) fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.let_go();
         self.id = None;
     }
 
-    pub(crate) fn run(&self, job: Job<P>) {
+    pub(super) fn run(&self, job: Job<P>) {
         if let Some(load) = &self.load {
             load.run(job);
         }
     }
 
     /// Parks the loaded model: its jobs end, its memory stays.
-    pub(crate) fn park(&mut self, source: ModelSource, sample_size: Option<UVec2>) {
+    pub(super) fn park(&mut self, source: ModelSource, sample_size: Option<UVec2>) {
         if let Some(mut load) = self.load.take() {
             load.end_session();
             load.account().set_standing(Standing::Parked);
@@ -100,7 +99,7 @@ impl<P: Pipeline> PipelineManager<P> {
     }
 
     /// Takes a parked model back.
-    pub(crate) fn take_parked(&mut self, source: &ModelSource) -> Option<(Load<P>, Option<UVec2>)> {
+    pub(super) fn take_parked(&mut self, source: &ModelSource) -> Option<(Load<P>, Option<UVec2>)> {
         let found = self
             .parked
             .iter()
@@ -114,7 +113,7 @@ impl<P: Pipeline> PipelineManager<P> {
 
     /// Lets go of the parked models that `stays` does not keep; it gets each with its distance from the one
     /// that was parked last.
-    pub(crate) fn thin_out_parked(
+    pub(super) fn thin_out_parked(
         &mut self,
         stays: impl Fn(usize, &ModelSource, &Load<P>) -> bool,
     ) {
