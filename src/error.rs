@@ -1,22 +1,4 @@
 //! What can go wrong: [`LoadError`] for a load, [`InferError`] for a job.
-//!
-//! Both are data. A failed model is [`ModelState::Failed`](crate::ModelState::Failed) with
-//! [`last_error`](crate::ModelStatus::last_error); a failed job is the `Err` of its
-//! [`Inferred`](crate::Inferred) event. No system of this crate ever returns an `Err`, since in Bevy
-//! that would end the game.
-//!
-//! ```
-//! use bevy_candle::prelude::*;
-//!
-//! fn advice(error: &LoadError) -> String {
-//!     match error {
-//!         LoadError::FileMissing { file, folder } => format!("copy {file} into {folder}"),
-//!         other => other.to_string(),
-//!     }
-//! }
-//! # let missing = LoadError::FileMissing { file: "config.json".into(), folder: "models/a".into() };
-//! # assert_eq!(advice(&missing), "copy config.json into models/a");
-//! ```
 
 use std::{error::Error, io, sync::Arc};
 
@@ -30,6 +12,23 @@ use crate::memory::Shortage;
 pub type BoxedSource = Box<dyn Error + Send + Sync + 'static>;
 
 /// Says why a model could not be loaded.
+///
+/// It is data: the model is [`ModelState::Failed`](crate::ModelState::Failed), with this as its
+/// [`last_error`](crate::ModelStatus::last_error). No system of this crate ever returns an `Err`, since in Bevy that would
+/// end the game. [`ErrorChain`] prints it with its causes.
+///
+/// ```
+/// use bevy_candle::prelude::*;
+///
+/// fn advice(error: &LoadError) -> String {
+///     match error {
+///         LoadError::FileMissing { file, folder } => format!("copy {file} into {folder}"),
+///         other => other.to_string(),
+///     }
+/// }
+/// # let missing = LoadError::FileMissing { file: "config.json".into(), folder: "models/a".into() };
+/// # assert_eq!(advice(&missing), "copy config.json into models/a");
+/// ```
 #[derive(Debug, Error, TypePath)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -293,6 +292,8 @@ impl From<LoadError> for candle_core::Error {
 }
 
 /// Says why a job ended without an output.
+///
+/// It is data: the `Err` of the job's [`Inferred`](crate::Inferred) event. [`ErrorChain`] prints it with its causes.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum InferError {

@@ -1,24 +1,4 @@
 //! [`ResourceManager`]: who claims how much on which device, who makes room, and what came back.
-//!
-//! A load claims the bytes of its weights before it reads one of them; a job claims its
-//! [`working_memory`](crate::Pipeline::working_memory) before it starts. What does not fit waits for others to
-//! make room, or ends with `OverBudget` where nobody can. So what models use never exceeds the
-//! budget, switches and jobs included.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! fn show(memory: Res<ResourceManager>) {
-//!     for device in memory.devices() {
-//!         info!("{}: {} of {:?} bytes, {} parked", device.device, device.in_use, device.budget, device.parked);
-//!     }
-//!     for model in memory.models() {
-//!         info!("{}: {} bytes, {:?}, {} jobs", model.model_id, model.bytes, model.standing, model.jobs);
-//!     }
-//! }
-//! # bevy::ecs::system::assert_is_system(show);
-//! ```
 
 use std::sync::Arc;
 
@@ -63,6 +43,25 @@ pub use view::{DeviceMemory, ModelMemory};
 
 /// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of
 /// their own.
+///
+/// A load claims the bytes of its weights before it reads one of them; a job claims its
+/// [`working_memory`](crate::Pipeline::working_memory) before it starts. What does not fit waits for others to make room,
+/// or ends with `OverBudget` where nobody can. So what models use never exceeds the budget, switches and jobs included.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// fn show(memory: Res<ResourceManager>) {
+///     for device in memory.devices() {
+///         info!("{}: {} of {:?} bytes, {} parked", device.device, device.in_use, device.budget, device.parked);
+///     }
+///     for model in memory.models() {
+///         info!("{}: {} bytes, {:?}, {} jobs", model.model_id, model.bytes, model.standing, model.jobs);
+///     }
+/// }
+/// # bevy::ecs::system::assert_is_system(show);
+/// ```
 ///
 /// What [`devices`](Self::devices) and [`models`](Self::models) say holds from `PreUpdate` on for the
 /// frame; [`in_use`](Self::in_use) is the figure of the moment.

@@ -1,16 +1,4 @@
 //! Where a model's bytes come from: [`ModelSource`], [`ModelId`], [`ModelFiles`].
-//!
-//! A source is a folder or anything that implements [`ModelFiles`]: an archive, a download cache, a
-//! test's gate.
-//!
-//! ```
-//! use bevy_candle::{ModelSource, candle::DType};
-//!
-//! let folder = ModelSource::from("models/sprites");          // under the app's asset folder
-//! let small = ModelSource::from("models/sprites").dtype(DType::F16);
-//! assert_ne!(folder, small, "another number format is another model");
-//! assert_eq!(folder.id().to_string(), "models/sprites");
-//! ```
 
 use std::{
     fmt,
@@ -32,7 +20,7 @@ pub use json::read_json;
 pub(crate) use json::read_small;
 pub use memory::MemoryFiles;
 
-/// The files of one model, however they are stored.
+/// The files of one model, however they are stored: a folder, an archive, a download cache, a test's gate.
 ///
 /// All methods run on reader threads, never on the main thread, and may block. Names use `/` between
 /// folders (`unet/config.json`).
@@ -104,6 +92,15 @@ pub trait ModelFiles: Send + Sync {
 /// Made from a path (`"models/sprites".into()`), which is a folder under the app's asset folder or
 /// absolute, or from [`ModelSource::files`]. Two sources are equal when their place, their number
 /// format and their variant are: `load` of an equal source is no new load.
+///
+/// ```
+/// use bevy_candle::{ModelSource, candle::DType};
+///
+/// let folder = ModelSource::from("models/sprites");          // under the app's asset folder
+/// let small = ModelSource::from("models/sprites").dtype(DType::F16);
+/// assert_ne!(folder, small, "another number format is another model");
+/// assert_eq!(folder.id().to_string(), "models/sprites");
+/// ```
 #[derive(Clone)]
 pub struct ModelSource {
     place: Place,
