@@ -137,7 +137,8 @@ impl ModelSource {
     /// Sets the number format that the weights run in: [`DType::F32`], which is the default, `F16`, `BF16`
     /// or `F64`. They are converted while they are read. Others fail to load.
     ///
-    /// candle 0.11 has no matrix product in `BF16` on the CPU: there, a job of such a model fails.
+    /// candle 0.11 has no matrix product in `BF16` on the CPU: there [`DdpmPipeline`](crate::DdpmPipeline) refuses to load
+    /// with [`LoadError::UnsupportedRunDtype`], and a job of any other pipeline fails at its first product.
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);
