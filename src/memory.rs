@@ -128,8 +128,10 @@ impl ResourceManager {
         &self.models
     }
 
-    /// Returns the budget of the app's own device in bytes; [`None`] until it is known, which takes an open
-    /// device where the game has not said one.
+    /// Returns the budget of the app's own device, [`CandlePlugin::device`](crate::CandlePlugin::device), in bytes;
+    /// [`None`] until it is known, which takes an open device where the game has not said one.
+    ///
+    /// Each other device has a budget of its own, which [`devices`](Self::devices) says.
     pub fn budget(&self) -> Option<u64> {
         let known = self.ledger_of(self.books.default_device);
         known.map_or(self.books.default_budget, |ledger| ledger.budget())
@@ -137,6 +139,9 @@ impl ResourceManager {
 
     /// Returns the bytes that are claimed on all devices at this moment: by models that load, are loaded, parked or on their
     /// way back, and by running jobs.
+    ///
+    /// With models on more than one device, no [`budget`](Self::budget) is to be compared with this sum;
+    /// [`devices`](Self::devices) has both for each device.
     pub fn in_use(&self) -> u64 {
         let devices = self.books.devices.iter();
         devices.map(|(_, ledger)| ledger.in_use()).sum()
