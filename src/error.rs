@@ -133,15 +133,13 @@ pub enum LoadError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A weight is stored in a number format that cannot become the one asked for.
-    #[error("the tensor `{tensor}` is stored as {found}, which cannot be used as {wanted:?}")]
+    /// A weight is stored in a number format that candle does not compute with.
+    #[error("the tensor `{tensor}` is stored as {found}, which cannot be read; store it as F32, F16 or BF16")]
     UnsupportedDtype {
         /// The tensor's full name.
         tensor: String,
         /// The format in the file.
         found: String,
-        /// The format to run in.
-        wanted: DType,
     },
     /// Weights cannot be converted to the number format that the source asks for.
     #[error("models cannot run in {dtype:?}; choose F32, F16, BF16 or F64")]
