@@ -50,6 +50,11 @@ pub use slot::Slot;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a kind of model",
+    label = "not a `Pipeline`",
+    note = "use `DdpmPipeline`, or implement `Pipeline` for `{Self}`: `plan`, `build` and `infer`"
+)]
 pub trait Pipeline: Sized + 'static {
     /// What is known from the configuration files.
     type Config: Send + 'static;

@@ -66,6 +66,12 @@ pub use memory::MemoryFiles;
 /// # assert_eq!(&buf, b"el");
 /// # assert!(files.read_at("a.txt", 4, &mut buf).is_err());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not give the files of a model",
+    label = "not `ModelFiles`",
+    note = "a folder is a `ModelSource` by its path, bytes in memory are `MemoryFiles`; for anything else implement \
+            `ModelFiles`"
+)]
 pub trait ModelFiles: Send + Sync {
     /// Lists the files of the model, for pipelines that look for them.
     ///
