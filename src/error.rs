@@ -134,7 +134,9 @@ pub enum LoadError {
         found: Vec<usize>,
     },
     /// A weight is stored in a number format that candle does not compute with.
-    #[error("the tensor `{tensor}` is stored as {found}, which cannot be read; store it as F32, F16 or BF16")]
+    #[error(
+        "the tensor `{tensor}` is stored as {found}, which cannot be read; store it as F32, F16 or BF16"
+    )]
     UnsupportedDtype {
         /// The tensor's full name.
         tensor: String,
