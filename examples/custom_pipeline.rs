@@ -64,7 +64,14 @@ fn run(
     mut flock: Query<&mut Sheep>,
     (mut frames, mut commands): (Local<u32>, Commands),
 ) {
-    let Ok(urges) = done.take() else { return };
+    let urges = match done.take() {
+        Ok(urges) => urges,
+        Err(error) => {
+            error!("no urges: {}", ErrorChain(&error));
+            commands.write_message(AppExit::error());
+            return;
+        }
+    };
     for (mut sheep, urge) in flock.iter_mut().zip(urges) {
         sheep.0 += Vec2::from_slice(&urge) / 60.0;
     }

@@ -1,9 +1,6 @@
 //! Starts the build of a game that runs here: the one for CUDA where its libraries and a device are, else the one for the
-//! CPU. Copy it into a crate of its own, and ship `game`, `game_cuda` and `game_cpu` side by side.
-//!
-//! ```sh
-//! cargo run --example launcher -- any arguments of the game
-//! ```
+//! CPU. Copy it into a crate of its own, and ship `game`, `game_cuda` and `game_cpu` side by side. `game` is this
+//! program; it passes its arguments on. Here, where no game lies beside it, it says which file it lacks.
 //!
 //! A program that was built with the feature `cuda` does not start where a library of CUDA is missing, so it cannot decide
 //! by itself. It is started once and asked: a game answers before it makes its app. One that does not answer in time, since
@@ -43,7 +40,11 @@ fn main() -> io::Result<ExitCode> {
     } else {
         build("game_cpu")
     };
-    let ended = Command::new(game).args(args_os().skip(1)).status()?;
+    let ended = Command::new(&game).args(args_os().skip(1)).status();
+    let ended = ended.map_err(|error| {
+        let message = format!("failed to start `{}`: {error}", game.display());
+        io::Error::new(error.kind(), message)
+    })?;
     // A game that a signal has ended has no code.
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))

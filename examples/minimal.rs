@@ -7,19 +7,14 @@ fn main() -> AppExit {
     App::new()
         .add_plugins((MinimalPlugins, LogPlugin::default()))
         .add_plugins(ModelPlugin::<DdpmPipeline>::default())
-        .add_systems(Startup, load)
-        .add_systems(OnEnter(ModelState::Loaded.of::<DdpmPipeline>()), forge)
-        .add_systems(OnEnter(ModelState::Failed.of::<DdpmPipeline>()), end)
-        .add_observer(show)
+        .add_systems(Startup, begin)
+        .add_observer(end)
         .run()
 }
 
-fn load(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
+fn begin(mut commands: Commands, mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
     sprites.load("models/sprites");
-}
-
-fn forge(mut commands: Commands) {
-    // Class 3 is a gem.
+    // Class 3 is a gem. The job waits for the model, and fails with it.
     let request = DdpmRequest {
         class: Some(3),
         ..default()
@@ -27,14 +22,15 @@ fn forge(mut commands: Commands) {
     commands.spawn(Infer::<DdpmPipeline>::new(request));
 }
 
-fn show(mut done: On<Inferred<DdpmPipeline>>, mut exit: MessageWriter<AppExit>) {
-    match done.take() {
-        Ok(output) => info!("a gem: {:?}", output.images()[0].size()),
-        Err(error) => error!("no picture: {}", ErrorChain(&error)),
-    }
-    exit.write(AppExit::Success);
-}
-
-fn end(mut exit: MessageWriter<AppExit>) {
-    exit.write(AppExit::error());
+fn end(mut done: On<Inferred<DdpmPipeline>>, mut exit: MessageWriter<AppExit>) {
+    exit.write(match done.take() {
+        Ok(output) => {
+            info!("a gem: {:?}", output.images()[0].size());
+            AppExit::Success
+        }
+        Err(error) => {
+            error!("no picture: {}", ErrorChain(&error));
+            AppExit::error()
+        }
+    });
 }

@@ -1,16 +1,4 @@
 //! [`DeviceChoice`], and the thread that owns a device.
-//!
-//! Everything that touches a device happens on one thread of ours, the device thread: opening it,
-//! building, running and dropping models. For the CPU that thread belongs to a rayon pool of its own,
-//! so candle's matrix products never touch the pool that belongs to the game.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! # let mut app = App::new();
-//! app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
-//! ```
 
 use std::{
     cell::Cell,
@@ -43,6 +31,18 @@ thread_local! {
 }
 
 /// Where models run.
+///
+/// Everything that touches a device happens on one thread of ours, the device thread: opening it, building, running and
+/// dropping models. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
+/// the pool that belongs to the game.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// # let mut app = App::new();
+/// app.add_plugins(CandlePlugin { device: DeviceChoice::Cpu, ..default() });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
 #[non_exhaustive]

@@ -1,20 +1,4 @@
 //! [`ModelDiagnosticsPlugin`]: what models do, as Bevy diagnostics.
-//!
-//! ```
-//! use bevy::{diagnostic::DiagnosticsStore, prelude::*};
-//! use bevy_candle::{ModelDiagnosticsPlugin, prelude::*};
-//!
-//! fn show(store: Res<DiagnosticsStore>) {
-//!     let memory = store.get(&ModelDiagnosticsPlugin::memory::<DdpmPipeline>());
-//!     info!("bytes of sprites: {:?}", memory.and_then(|memory| memory.smoothed()));
-//! }
-//!
-//! App::new()
-//!     .add_plugins((MinimalPlugins, ModelDiagnosticsPlugin::default()))
-//!     .add_plugins(ModelPlugin::<DdpmPipeline>::default())
-//!     .add_systems(Update, show)
-//!     .update();
-//! ```
 
 use bevy::{
     diagnostic::{DEFAULT_MAX_HISTORY_LENGTH, DiagnosticPath, DiagnosticsStore},
@@ -35,6 +19,22 @@ use gauge::{Gauge, Quantity};
 /// `model/<kind>/job_time` in milliseconds on the device, in the frames in which jobs have ended: their mean. The
 /// kind is the name of the pipeline without its path; two kinds of the same name share their diagnostics, so give one
 /// of them a [`Slot`](crate::Slot).
+///
+/// ```
+/// use bevy::{diagnostic::DiagnosticsStore, prelude::*};
+/// use bevy_candle::{ModelDiagnosticsPlugin, prelude::*};
+///
+/// fn show(store: Res<DiagnosticsStore>) {
+///     let memory = store.get(&ModelDiagnosticsPlugin::memory::<DdpmPipeline>());
+///     info!("bytes of sprites: {:?}", memory.and_then(|memory| memory.smoothed()));
+/// }
+///
+/// App::new()
+///     .add_plugins((MinimalPlugins, ModelDiagnosticsPlugin::default()))
+///     .add_plugins(ModelPlugin::<DdpmPipeline>::default())
+///     .add_systems(Update, show)
+///     .update();
+/// ```
 pub struct ModelDiagnosticsPlugin {
     /// How many measurements are kept of each (default: Bevy's).
     pub max_history_length: usize,

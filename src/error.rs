@@ -1,22 +1,4 @@
 //! What can go wrong: [`LoadError`] for a load, [`InferError`] for a job.
-//!
-//! Both are data. A failed model is [`ModelState::Failed`](crate::ModelState::Failed) with
-//! [`last_error`](crate::ModelStatus::last_error); a failed job is the `Err` of its
-//! [`Inferred`](crate::Inferred) event. No system of this crate ever returns an `Err`, since in Bevy
-//! that would end the game.
-//!
-//! ```
-//! use bevy_candle::prelude::*;
-//!
-//! fn advice(error: &LoadError) -> String {
-//!     match error {
-//!         LoadError::FileMissing { file, folder } => format!("copy {file} into {folder}"),
-//!         other => other.to_string(),
-//!     }
-//! }
-//! # let missing = LoadError::FileMissing { file: "config.json".into(), folder: "models/a".into() };
-//! # assert_eq!(advice(&missing), "copy config.json into models/a");
-//! ```
 
 use std::error::Error;
 

@@ -2,22 +2,6 @@
 //!
 //! Measures the work of every frame, all of [`Main`], against
 //! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it.
-//!
-//! ```
-//! use std::time::Duration;
-//!
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! let mut app = App::new();
-//! app.add_plugins((
-//!     MinimalPlugins,
-//!     CandlePlugin { frame_target: Some(Duration::from_micros(16_600)), ..default() },
-//!     ModelPlugin::<DdpmPipeline>::default(),
-//! ));
-//! # app.finish();
-//! # app.update();
-//! ```
 
 use std::time::{Duration, Instant};
 

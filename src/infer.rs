@@ -1,34 +1,4 @@
 //! Jobs: insert [`Infer`] on an entity, observe [`InferStep`] and [`Inferred`] there.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! fn forge(mut commands: Commands) {
-//!     let request = DdpmRequest { class: Some(3), seed: 7, ..default() };
-//!     commands
-//!         .spawn(Infer::<DdpmPipeline>::new(request).previews_every(5))
-//!         .observe(|step: On<InferStep<DdpmPipeline>>| info!("step {} of {}", step.step, step.steps))
-//!         .observe(|mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>| {
-//!             match done.take() {
-//!                 Ok(output) => output.images().into_iter().for_each(|image| _ = images.add(image)),
-//!                 Err(error) => warn!("no picture: {}", ErrorChain(&error)),
-//!             }
-//!         });
-//! }
-//! # bevy::ecs::system::assert_is_system(forge);
-//! ```
-//!
-//! | the model is | the job |
-//! |---|---|
-//! | Idle, nothing wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
-//! | Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
-//! | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
-//! | Loaded | runs, first come first served, when its working memory fits |
-//! | Loaded, and another load was asked for before it | waits for that |
-//! | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
-//! | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
-//! | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
 
 use std::{
     any::type_name,
@@ -77,6 +47,36 @@ impl JobId {
 /// the component is removed, and then [`Inferred`] is triggered on the entity, exactly once. Removing
 /// it, replacing it or despawning the entity cancels the job in silence; its memory is freed at its
 /// next step.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// fn forge(mut commands: Commands) {
+///     let request = DdpmRequest { class: Some(3), seed: 7, ..default() };
+///     commands
+///         .spawn(Infer::<DdpmPipeline>::new(request).previews_every(5))
+///         .observe(|step: On<InferStep<DdpmPipeline>>| info!("step {} of {}", step.step, step.steps))
+///         .observe(|mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>| {
+///             match done.take() {
+///                 Ok(output) => output.images().into_iter().for_each(|image| _ = images.add(image)),
+///                 Err(error) => warn!("no picture: {}", ErrorChain(&error)),
+///             }
+///         });
+/// }
+/// # bevy::ecs::system::assert_is_system(forge);
+/// ```
+///
+/// | the model is | the job |
+/// |---|---|
+/// | Idle, nothing wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
+/// | Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
+/// | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
+/// | Loaded | runs, first come first served, when its working memory fits |
+/// | Loaded, and another load was asked for before it | waits for that |
+/// | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
+/// | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
+/// | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
 #[derive(Component)]
 #[component(immutable, on_insert = queue_job::<P>)]
 pub struct Infer<P: Pipeline> {

@@ -1,27 +1,4 @@
 //! [`ModelKinds`]: every kind of model of an app, without its type.
-//!
-//! For whatever shows or steers all models alike: a panel, a console, a loading screen.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::{ModelKinds, ModelRequest, prelude::*};
-//!
-//! fn leave_the_level(world: &mut World) {
-//!     let kinds = world.resource::<ModelKinds>().clone();
-//!     for kind in kinds.iter() {
-//!         if kind.status(world).is_some_and(|status| status.memory > 100_000_000) {
-//!             info!("{} goes, with {} jobs", kind.name(), kind.jobs(world));
-//!             kind.ask(world, ModelRequest::Unload);
-//!         }
-//!     }
-//! }
-//!
-//! # let mut app = App::new();
-//! app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
-//! app.add_systems(Last, leave_the_level);
-//! # app.update();
-//! # assert_eq!(app.world().resource::<ModelKinds>().iter().count(), 1);
-//! ```
 
 use std::sync::Arc;
 
@@ -32,6 +9,29 @@ use crate::{
 };
 
 /// The kinds of models that a [`ModelPlugin`](crate::ModelPlugin) was added for, in that order.
+///
+/// For whatever shows or steers all models alike, without their types: a panel, a console, a loading screen.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::{ModelKinds, ModelRequest, prelude::*};
+///
+/// fn leave_the_level(world: &mut World) {
+///     let kinds = world.resource::<ModelKinds>().clone();
+///     for kind in kinds.iter() {
+///         if kind.status(world).is_some_and(|status| status.memory > 100_000_000) {
+///             info!("{} goes, with {} jobs", kind.name(), kind.jobs(world));
+///             kind.ask(world, ModelRequest::Unload);
+///         }
+///     }
+/// }
+///
+/// # let mut app = App::new();
+/// app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
+/// app.add_systems(Last, leave_the_level);
+/// # app.update();
+/// # assert_eq!(app.world().resource::<ModelKinds>().iter().count(), 1);
+/// ```
 #[derive(Resource, Clone, Default)]
 pub struct ModelKinds(Vec<ModelKind>);
 

@@ -62,6 +62,25 @@
 //! a stable world. [`Release`](CandleSystems::Release) and [`Join`](CandleSystems::Join) are in
 //! [`CandleShutdown`], which runs once when the app ends.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | |
+//! |---|---|
+//! | `test_kit` | the module `test_kit`: a scripted model, gates and a recorder for tests |
+//! | `panel` | `ModelPanelPlugin`, every manager on the screen, with Bevy's UI |
+//! | `winit` | results wake apps that sleep between inputs; on Linux it compiles only with Bevy's `x11` or `wayland` |
+//! | `scenes` | what the scenes among the examples need: `panel`, a window and a renderer |
+//! | `cuda` | CUDA devices; such a binary starts only where the CUDA libraries are |
+//! | `metal` | Metal devices; type-checked, never ran |
+//!
+//! # More to read
+//!
+//! [How it works](guide::architecture), [what loads as a `DdpmPipeline`](guide::ddpm),
+//! [models on a graphics card](guide::gpu), [what is promised and how it is tested](guide::reliability), and
+//! [what it costs](guide::benchmarks).
+//!
 //! # Troubleshooting
 //!
 //! `RUST_LOG=bevy_candle=debug` shows every transition. A model that fails says why in
@@ -130,6 +149,10 @@ pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionRe
 pub mod machine {
     pub use crate::state::{Ended, Facts, Leave, ModelAction, StateManager, Step, Wish};
 }
+
+/// What is in the folder `docs`, to read.
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 
 /// The quick start of the README, compiled.
 #[cfg(doctest)]

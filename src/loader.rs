@@ -67,8 +67,9 @@ pub(crate) use ticket::Gone;
 
 /// Starts loads, and owns the threads that they need: the readers, and one for each device.
 ///
-/// The threads start with the app and end with it. Cancelling is dropping the handle that
-/// `start` returns.
+/// The readers are shared by all kinds of models, and by the apps of the process; so is the thread of a device. They
+/// start with the first app that needs them, and end with the last. A game talks to a
+/// [`ModelManager`](crate::ModelManager) instead, which starts a load here, and cancels it by letting go of it.
 #[derive(Resource)]
 pub struct LoaderService {
     /// Ends all loads of the app. The first field: a world that is torn down drops resources in any

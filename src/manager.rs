@@ -1,28 +1,4 @@
 //! [`ModelManager`]: what a game asks of its models of one kind, and reads of them.
-//!
-//! Requests only write down what is wanted. Once a frame, in `PreUpdate`, the manager compares that with
-//! what is, and takes at most one step. So all requests of a frame collapse into the last intention, and
-//! no state is ever skipped or seen twice.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! fn enter_the_forge(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
-//!     sprites.load("models/sprites");
-//! }
-//!
-//! fn leave_the_forge(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
-//!     sprites.unload();
-//! }
-//!
-//! fn show(sprites: Res<ModelManager<DdpmPipeline>>) {
-//!     info!("{:?}, {:?} pixels, {} bytes", sprites.current_state, sprites.sample_size, sprites.memory);
-//! }
-//! # bevy::ecs::system::assert_is_system(enter_the_forge);
-//! # bevy::ecs::system::assert_is_system(leave_the_forge);
-//! # bevy::ecs::system::assert_is_system(show);
-//! ```
 
 use std::{
     ops::Deref,
@@ -76,6 +52,30 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 ///
 /// Reads as [`ModelStatus`]: `manager.current_state`, `manager.sample_size` and so on are plain fields
 /// that nobody can write. The requests return nothing, so that a closure around one is a system.
+///
+/// Requests only write down what is wanted. Once a frame, in `PreUpdate`, the manager compares that with what is, and
+/// takes at most one step. So all requests of a frame collapse into the last intention, and no state is ever skipped or
+/// seen twice.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// fn enter_the_forge(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
+///     sprites.load("models/sprites");
+/// }
+///
+/// fn leave_the_forge(mut sprites: ResMut<ModelManager<DdpmPipeline>>) {
+///     sprites.unload();
+/// }
+///
+/// fn show(sprites: Res<ModelManager<DdpmPipeline>>) {
+///     info!("{:?}, {:?} pixels, {} bytes", sprites.current_state, sprites.sample_size, sprites.memory);
+/// }
+/// # bevy::ecs::system::assert_is_system(enter_the_forge);
+/// # bevy::ecs::system::assert_is_system(leave_the_forge);
+/// # bevy::ecs::system::assert_is_system(show);
+/// ```
 ///
 /// | state | `load(same)` | `load(other)` | `reload()` | `unload()` | `cancel()` |
 /// |---|---|---|---|---|---|

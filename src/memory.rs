@@ -1,24 +1,4 @@
 //! [`ResourceManager`]: who claims how much on which device, who makes room, and what came back.
-//!
-//! A load claims the bytes of its weights before it reads one of them; a job claims its
-//! [`working_memory`](crate::Pipeline::working_memory) before it starts. What does not fit waits for others to
-//! make room, or ends with `OverBudget` where nobody can. So what models use never exceeds the
-//! budget, switches and jobs included.
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! fn show(memory: Res<ResourceManager>) {
-//!     for device in memory.devices() {
-//!         info!("{}: {} of {:?} bytes, {} parked", device.device, device.in_use, device.budget, device.parked);
-//!     }
-//!     for model in memory.models() {
-//!         info!("{}: {} bytes, {:?}, {} jobs", model.model_id, model.bytes, model.standing, model.jobs);
-//!     }
-//! }
-//! # bevy::ecs::system::assert_is_system(show);
-//! ```
 
 use std::sync::Arc;
 
@@ -65,6 +45,25 @@ pub use view::{DeviceMemory, ModelMemory};
 
 /// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of
 /// their own.
+///
+/// A load claims the bytes of its weights before it reads one of them; a job claims its
+/// [`working_memory`](crate::Pipeline::working_memory) before it starts. What does not fit waits for others to make room,
+/// or ends with `OverBudget` where nobody can. So what models use never exceeds the budget, switches and jobs included.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// fn show(memory: Res<ResourceManager>) {
+///     for device in memory.devices() {
+///         info!("{}: {} of {:?} bytes, {} parked", device.device, device.in_use, device.budget, device.parked);
+///     }
+///     for model in memory.models() {
+///         info!("{}: {} bytes, {:?}, {} jobs", model.model_id, model.bytes, model.standing, model.jobs);
+///     }
+/// }
+/// # bevy::ecs::system::assert_is_system(show);
+/// ```
 ///
 /// What [`devices`](Self::devices) and [`models`](Self::models) say holds from `PreUpdate` on for the
 /// frame; [`in_use`](Self::in_use) is the figure of the moment.
@@ -131,8 +130,10 @@ impl ResourceManager {
         &self.models
     }
 
-    /// Returns the budget of the app's own device in bytes; [`None`] until it is known, which takes an open
-    /// device where the game has not said one.
+    /// Returns the budget of the app's own device, [`CandlePlugin::device`](crate::CandlePlugin::device), in bytes;
+    /// [`None`] until it is known, which takes an open device where the game has not said one.
+    ///
+    /// Each other device has a budget of its own, which [`devices`](Self::devices) says.
     pub fn budget(&self) -> Option<u64> {
         let known = self.ledger_of(self.books.default_device);
         known.map_or(self.books.default_budget, |ledger| ledger.budget())
@@ -140,6 +141,9 @@ impl ResourceManager {
 
     /// Returns the bytes that are claimed on all devices at this moment: by models that load, are loaded, parked or on their
     /// way back, and by running jobs.
+    ///
+    /// With models on more than one device, no [`budget`](Self::budget) is to be compared with this sum;
+    /// [`devices`](Self::devices) has both for each device.
     pub fn in_use(&self) -> u64 {
         let devices = self.books.devices.iter();
         devices.map(|(_, ledger)| ledger.in_use()).sum()

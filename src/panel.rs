@@ -1,14 +1,4 @@
 //! [`ModelPanelPlugin`]: every manager on the screen, with buttons. Feature `panel`; in Bevy's own UI.
-//!
-//! ```no_run
-//! use bevy::prelude::*;
-//! use bevy_candle::{ModelPanelPlugin, prelude::*};
-//!
-//! App::new()
-//!     .add_plugins((DefaultPlugins, ModelPlugin::<DdpmPipeline>::default()))
-//!     .add_plugins(ModelPanelPlugin)
-//!     .run();
-//! ```
 
 use bevy::{picking::PickingPlugin, prelude::*, ui_widgets::ButtonPlugin};
 use tracing::warn;
@@ -29,6 +19,16 @@ use refresh::{paint_buttons, press, read_models, show_bars, show_lines, show_sta
 /// It needs a camera, and what `DefaultPlugins` has with Bevy's features for UI: `UiPlugin`, `DefaultPickingPlugins`,
 /// `UiWidgetsPlugins`. Where a game has spawned no [`ModelPanel`] when `Startup` is over, the plugin spawns one at the
 /// top right of the window.
+///
+/// ```no_run
+/// use bevy::prelude::*;
+/// use bevy_candle::{ModelPanelPlugin, prelude::*};
+///
+/// App::new()
+///     .add_plugins((DefaultPlugins, ModelPlugin::<DdpmPipeline>::default()))
+///     .add_plugins(ModelPanelPlugin)
+///     .run();
+/// ```
 pub struct ModelPanelPlugin;
 
 impl Plugin for ModelPanelPlugin {

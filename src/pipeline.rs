@@ -1,36 +1,4 @@
 //! [`Pipeline`]: what a kind of model implements.
-//!
-//! [`DdpmPipeline`](ddpm::DdpmPipeline) is the pipeline that comes with this crate. A game brings its
-//! own with [`Pipeline::plan`], [`Pipeline::build`] and [`Pipeline::infer`]:
-//!
-//! ```
-//! use bevy_candle::prelude::*;
-//! use bevy_candle::{candle::{Module, Tensor}, candle_nn::{Linear, VarBuilder, linear}};
-//!
-//! /// Four senses in, two urges out.
-//! struct Instinct(Linear);
-//!
-//! impl Pipeline for Instinct {
-//!     type Config = ();
-//!     type Settings = ();
-//!     type Request = Vec<[f32; 4]>;
-//!     type Partial = ();
-//!     type Output = Vec<Vec<f32>>;
-//!
-//!     fn plan(files: &dyn ModelFiles) -> Result<Plan<()>, LoadError> {
-//!         Plan::new(()).weights(files, "model.safetensors")?.check(|(), vb| linear(4, 2, vb))
-//!     }
-//!
-//!     async fn build(_: (), weights: VarBuilder<'static>, _: &LoadSteps) -> Result<Self, LoadError> {
-//!         Ok(Self(linear(4, 2, weights)?))
-//!     }
-//!
-//!     async fn infer(&self, senses: Vec<[f32; 4]>, _: Steps<Self>) -> Result<Vec<Vec<f32>>, InferError> {
-//!         let senses = Tensor::from_vec(senses.concat(), (senses.len(), 4), self.0.weight().device())?;
-//!         Ok(self.0.forward(&senses)?.to_vec2()?)
-//!     }
-//! }
-//! ```
 
 use std::future::Future;
 
@@ -48,6 +16,43 @@ pub use slot::Slot;
 ///
 /// A value of it lives on the device thread, from [`build`](Self::build) to its drop, and need not be
 /// [`Send`]. A panic in any method is caught and becomes an error.
+///
+/// [`DdpmPipeline`](ddpm::DdpmPipeline) is the pipeline that comes with this crate. A game brings its own with
+/// [`plan`](Self::plan), [`build`](Self::build) and [`infer`](Self::infer):
+///
+/// ```
+/// use bevy_candle::prelude::*;
+/// use bevy_candle::{candle::{Module, Tensor}, candle_nn::{Linear, VarBuilder, linear}};
+///
+/// /// Four senses in, two urges out.
+/// struct Instinct(Linear);
+///
+/// impl Pipeline for Instinct {
+///     type Config = ();
+///     type Settings = ();
+///     type Request = Vec<[f32; 4]>;
+///     type Partial = ();
+///     type Output = Vec<Vec<f32>>;
+///
+///     fn plan(files: &dyn ModelFiles) -> Result<Plan<()>, LoadError> {
+///         Plan::new(()).weights(files, "model.safetensors")?.check(|(), vb| linear(4, 2, vb))
+///     }
+///
+///     async fn build(_: (), weights: VarBuilder<'static>, _: &LoadSteps) -> Result<Self, LoadError> {
+///         Ok(Self(linear(4, 2, weights)?))
+///     }
+///
+///     async fn infer(&self, senses: Vec<[f32; 4]>, _: Steps<Self>) -> Result<Vec<Vec<f32>>, InferError> {
+///         let senses = Tensor::from_vec(senses.concat(), (senses.len(), 4), self.0.weight().device())?;
+///         Ok(self.0.forward(&senses)?.to_vec2()?)
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a kind of model",
+    label = "not a `Pipeline`",
+    note = "use `DdpmPipeline`, or implement `Pipeline` for `{Self}`: `plan`, `build` and `infer`"
+)]
 pub trait Pipeline: Sized + 'static {
     /// What is known from the configuration files.
     type Config: Send + 'static;

@@ -1,17 +1,4 @@
 //! [`CandlePlugin`] and [`ModelPlugin`].
-//!
-//! ```
-//! use std::time::Duration;
-//!
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! App::new()
-//!     .add_plugins(MinimalPlugins)
-//!     // Optional, once an app, before or after the others.
-//!     .add_plugins(CandlePlugin { shutdown_timeout: Duration::from_secs(5), ..default() })
-//!     .add_plugins(ModelPlugin::<DdpmPipeline>::default());
-//! ```
 
 use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -36,6 +23,19 @@ use crate::{
 
 /// The settings of the app's models. Without it the defaults hold; where it is added twice, the last one
 /// counts. More fields will come: end with `..default()`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// App::new()
+///     .add_plugins(MinimalPlugins)
+///     // Optional, once an app, before or after the others.
+///     .add_plugins(CandlePlugin { shutdown_timeout: Duration::from_secs(5), ..default() })
+///     .add_plugins(ModelPlugin::<DdpmPipeline>::default());
+/// ```
 #[derive(Clone, Debug)]
 pub struct CandlePlugin {
     /// Where models run (default [`DeviceChoice::Auto`]).
@@ -50,7 +50,23 @@ pub struct CandlePlugin {
     /// The most that the work of a frame may take. Where it takes more while a job runs, inference pauses between
     /// steps until the frames are well again, but for one step of each job every 250 ms. A game that is slow by
     /// itself is not answered by pausing. [`None`], the default: no frame is looked at. A game at 60 Hz says a
-    /// little less than 16.7 ms.
+    /// little less than 16.7 ms. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is not in it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use bevy::prelude::*;
+    /// use bevy_candle::prelude::*;
+    ///
+    /// let mut app = App::new();
+    /// app.add_plugins((
+    ///     MinimalPlugins,
+    ///     CandlePlugin { frame_target: Some(Duration::from_micros(16_600)), ..default() },
+    ///     ModelPlugin::<DdpmPipeline>::default(),
+    /// ));
+    /// # app.finish();
+    /// # app.update();
+    /// ```
     pub frame_target: Option<Duration>,
     /// How long the end of the app waits for models and threads (default 2 s); then they are left behind
     /// with a warning that names them.

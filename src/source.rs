@@ -1,16 +1,4 @@
 //! Where a model's bytes come from: [`ModelSource`], [`ModelId`], [`ModelFiles`].
-//!
-//! A source is a folder or anything that implements [`ModelFiles`]: an archive, a download cache, a
-//! test's gate.
-//!
-//! ```
-//! use bevy_candle::{ModelSource, candle::DType};
-//!
-//! let folder = ModelSource::from("models/sprites");          // under the app's asset folder
-//! let small = ModelSource::from("models/sprites").dtype(DType::F16);
-//! assert_ne!(folder, small, "another number format is another model");
-//! assert_eq!(folder.id().to_string(), "models/sprites");
-//! ```
 
 use std::{
     fmt,
@@ -32,7 +20,7 @@ pub use json::read_json;
 pub(crate) use json::read_small;
 pub use memory::MemoryFiles;
 
-/// The files of one model, however they are stored.
+/// The files of one model, however they are stored: a folder, an archive, a download cache, a test's gate.
 ///
 /// All methods run on reader threads, never on the main thread, and may block. Names use `/` between
 /// folders (`unet/config.json`).
@@ -78,6 +66,12 @@ pub use memory::MemoryFiles;
 /// # assert_eq!(&buf, b"el");
 /// # assert!(files.read_at("a.txt", 4, &mut buf).is_err());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not give the files of a model",
+    label = "not `ModelFiles`",
+    note = "a folder is a `ModelSource` by its path, bytes in memory are `MemoryFiles`; for anything else implement \
+            `ModelFiles`"
+)]
 pub trait ModelFiles: Send + Sync {
     /// Lists the files of the model, for pipelines that look for them.
     ///
@@ -104,6 +98,15 @@ pub trait ModelFiles: Send + Sync {
 /// Made from a path (`"models/sprites".into()`), which is a folder under the app's asset folder or
 /// absolute, or from [`ModelSource::files`]. Two sources are equal when their place, their number
 /// format and their variant are: `load` of an equal source is no new load.
+///
+/// ```
+/// use bevy_candle::{ModelSource, candle::DType};
+///
+/// let folder = ModelSource::from("models/sprites");          // under the app's asset folder
+/// let small = ModelSource::from("models/sprites").dtype(DType::F16);
+/// assert_ne!(folder, small, "another number format is another model");
+/// assert_eq!(folder.id().to_string(), "models/sprites");
+/// ```
 #[derive(Clone)]
 pub struct ModelSource {
     place: Place,
@@ -140,7 +143,8 @@ impl ModelSource {
     /// Sets the number format that the weights run in: [`DType::F32`], which is the default, `F16`, `BF16`
     /// or `F64`. They are converted while they are read. Others fail to load.
     ///
-    /// candle 0.11 has no matrix product in `BF16` on the CPU: there, a job of such a model fails.
+    /// candle 0.11 has no matrix product in `BF16` on the CPU: there [`DdpmPipeline`](crate::DdpmPipeline) refuses to load
+    /// with [`LoadError::UnsupportedRunDtype`], and a job of any other pipeline fails at its first product.
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = Some(dtype);

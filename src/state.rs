@@ -1,29 +1,4 @@
 //! The five states of a model, and the machine that moves between them.
-//!
-//! ```text
-//!            load                     done
-//!   Idle ───────────────► Loading ───────────► Loaded
-//!    ▲ ▲      cancelled    │   ▲                  │ unload, reload,
-//!    │ └───────────────────┤   │ load             │ another model
-//!    │        failed       ▼   │                  ▼
-//!    │ ◄──── reset ─────  Failed ◄── device ── Unloading
-//!    └──────────────── memory is back ────────────┘
-//! ```
-//!
-//! [`ModelState`] is what a game reads, in `manager.current_state`. The same state is a Bevy state,
-//! [`StateOf<P>`], so that `OnEnter`, `OnExit`, `in_state`, `DespawnOnExit` and sub-states work:
-//!
-//! ```
-//! use bevy::prelude::*;
-//! use bevy_candle::prelude::*;
-//!
-//! # let mut app = App::new();
-//! # app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
-//! app.add_systems(OnEnter(ModelState::Loaded.of::<DdpmPipeline>()), || info!("ready"))
-//!     .add_systems(Update, draw.run_if(in_state(ModelState::Loaded.of::<DdpmPipeline>())));
-//! # fn draw() {}
-//! # app.update();
-//! ```
 
 use std::{
     any::type_name,
@@ -47,8 +22,33 @@ pub use transition::{ModelTransition, TransitionReason};
 
 /// Where a model is in its life.
 ///
+/// ```text
+///            load                     done
+///   Idle ───────────────► Loading ───────────► Loaded
+///    ▲ ▲      cancelled    │   ▲                  │ unload, reload,
+///    │ └───────────────────┤   │ load             │ another model
+///    │        failed       ▼   │                  ▼
+///    │ ◄──── reset ─────  Failed ◄── device ── Unloading
+///    └──────────────── memory is back ────────────┘
+/// ```
+///
 /// Only these edges exist: Idle → Loading; Loading → Loaded, Idle or Failed; Loaded → Unloading;
 /// Unloading → Idle or Failed; Failed → Loading or Idle. Each state shows for at least one frame.
+///
+/// A game reads it in `manager.current_state`. The same state is a Bevy state, [`StateOf<P>`], so that `OnEnter`,
+/// `OnExit`, `in_state`, `DespawnOnExit` and sub-states work:
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_candle::prelude::*;
+///
+/// # let mut app = App::new();
+/// # app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
+/// app.add_systems(OnEnter(ModelState::Loaded.of::<DdpmPipeline>()), || info!("ready"))
+///     .add_systems(Update, draw.run_if(in_state(ModelState::Loaded.of::<DdpmPipeline>())));
+/// # fn draw() {}
+/// # app.update();
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum ModelState {

@@ -26,6 +26,7 @@ mod recorder;
 mod replay;
 mod run;
 mod script;
+mod steps;
 
 pub use crate::manager::{Happening, News};
 pub use fake::{Fake, FakeOutput, FakeRequest, FakeSettings};
@@ -34,3 +35,4 @@ pub use recorder::{Logged, Recorder, RecorderPlugin};
 pub use replay::Replay;
 pub use run::{break_devices, lose_devices, run_until, run_until_state, wait_until};
 pub use script::{FakeEvent, FakeModel, Place};
+pub use steps::steps;

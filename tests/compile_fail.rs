@@ -1,6 +1,6 @@
-//! What must not compile: nobody but the manager sets a state or a property.
+//! What must not compile: nobody but the manager sets a state or a property, and a foreign type is told what it lacks.
 
 #[test]
-fn states_and_properties_cannot_be_written() {
+fn what_must_not_compile() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

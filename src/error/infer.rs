@@ -7,6 +7,9 @@ use thiserror::Error;
 use super::{BoxedSource, LoadError};
 
 /// Says why a job ended without an output.
+///
+/// It is data: the `Err` of the job's [`Inferred`](crate::Inferred) event. [`ErrorChain`](crate::ErrorChain) prints it with
+/// its causes.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum InferError {

@@ -9,6 +9,23 @@ use thiserror::Error;
 use super::BoxedSource;
 
 /// Says why a model could not be loaded.
+///
+/// It is data: the model is [`ModelState::Failed`](crate::ModelState::Failed), with this as its
+/// [`last_error`](crate::ModelStatus::last_error). No system of this crate ever returns an `Err`, since in Bevy that would
+/// end the game. [`ErrorChain`](crate::ErrorChain) prints it with its causes.
+///
+/// ```
+/// use bevy_candle::prelude::*;
+///
+/// fn advice(error: &LoadError) -> String {
+///     match error {
+///         LoadError::FileMissing { file, folder } => format!("copy {file} into {folder}"),
+///         other => other.to_string(),
+///     }
+/// }
+/// # let missing = LoadError::FileMissing { file: "config.json".into(), folder: "models/a".into() };
+/// # assert_eq!(advice(&missing), "copy config.json into models/a");
+/// ```
 #[derive(Debug, Error, TypePath)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -113,15 +130,15 @@ pub enum LoadError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A weight is stored in a number format that cannot become the one asked for.
-    #[error("the tensor `{tensor}` is stored as {found}, which cannot be used as {wanted:?}")]
+    /// A weight is stored in a number format that candle does not compute with.
+    #[error(
+        "the tensor `{tensor}` is stored as {found}, which cannot be read; store it as F32, F16 or BF16"
+    )]
     UnsupportedDtype {
         /// The tensor's full name.
         tensor: String,
         /// The format in the file.
         found: String,
-        /// The format to run in.
-        wanted: DType,
     },
     /// The model cannot run in the number format that the source asks for.
     #[error("the model cannot run in {dtype:?}; {expected}")]

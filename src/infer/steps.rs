@@ -43,6 +43,18 @@ impl<P: Pipeline> Steps<P> {
         }
     }
 
+    /// The steps of a job that nobody looks at, each with a preview.
+    #[cfg(feature = "test_kit")]
+    pub(crate) fn unseen(settings: P::Settings) -> Self {
+        let reporter = Reporter {
+            slot: async_channel::bounded(1).0,
+            previews: Some(NonZeroU32::MIN),
+            signal: Signal::default(),
+            gate: StepGate::default(),
+        };
+        Self::new(settings, reporter)
+    }
+
     /// Passes the steps on to a pipeline inside this one, which has the same settings and previews.
     pub(crate) fn pass_on<Q>(self) -> Steps<Q>
     where

@@ -164,7 +164,6 @@ impl<C> Plan<C> {
             let stored = readable(info.dtype).ok_or_else(|| LoadError::UnsupportedDtype {
                 tensor: name.clone(),
                 found: format!("{:?}", info.dtype),
-                wanted: DType::F32,
             })?;
             let tensor = TensorPlan {
                 file: file.clone(),
@@ -351,6 +350,21 @@ mod tests {
             matches!(&wrong, LoadError::WrongShape { tensor, expected, found }
                 if tensor == "a.weight" && *expected == [2, 4] && *found == [2, 3]),
             "{wrong}"
+        );
+    }
+
+    #[test]
+    fn a_number_format_that_candle_lacks_is_an_error_with_its_name() {
+        let header = r#"{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.push(0);
+        let files = MemoryFiles::new([("m.safetensors", bytes)]);
+        let refused = Plan::new(()).weights(&files, "m.safetensors");
+        let error = refused.expect_err("a format of eight bits");
+        assert!(
+            matches!(&error, LoadError::UnsupportedDtype { tensor, found } if tensor == "a" && found == "F8_E4M3"),
+            "{error}"
         );
     }
 

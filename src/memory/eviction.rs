@@ -79,6 +79,11 @@ impl ResidentModel {
 /// ];
 /// assert_eq!(LargestFirst.next_victim(1_000_000, &models), Some(1));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not choose which model makes room",
+    label = "not an `EvictionPolicy`",
+    note = "use `LeastRecentlyUsed`, or implement `EvictionPolicy` for `{Self}`"
+)]
 pub trait EvictionPolicy: Debug + Send + Sync + 'static {
     /// Returns the index of the candidate that goes next, or [`None`] where all should stay: then who
     /// needs the room gets `OverBudget`. An index that is out of range counts as [`None`]. `shortage` is in bytes; there

@@ -16,27 +16,42 @@ pub use start_image::StartImage;
 const MAX_NUMBERS: usize = 1 << 28;
 
 /// Asks for pictures. More fields will come: end with `..default()`.
+///
+/// A value that the model cannot serve ends the job with [`InferError::InvalidRequest`], which names the field, the value
+/// and what the model needs.
+///
+/// ```
+/// use bevy_candle::prelude::*;
+/// # use bevy::prelude::default;
+///
+/// let request = DdpmRequest { class: Some(3), batch: 4, ..default() };
+/// assert_eq!((request.steps, request.seed), (30, 0));
+/// ```
 #[derive(Clone, Debug, Reflect)]
 #[reflect(Clone, Debug, Default)]
 pub struct DdpmRequest {
-    /// The class, from 0; needed by class-conditional models, and by no others.
+    /// The class (default [`None`]), from 0 to below the number of the model's classes. Needed by models whose classes
+    /// are numbers, and refused by all others.
     pub class: Option<u32>,
-    /// The class as a vector of `time_embedding_dim` numbers, for models whose classes are vectors
-    /// ([`ClassEmbedding::Identity`]).
+    /// The class as a vector of `time_embedding_dim` numbers (default [`None`]). Needed by models whose classes are vectors
+    /// ([`ClassEmbedding::Identity`]), and refused by all others.
     pub class_embedding: Option<Arc<[f32]>>,
-    /// Follows the class more closely than the model does by itself.
+    /// Follows the class more closely than the model does by itself (default [`None`]). Refused by models whose classes
+    /// are not numbers.
     pub guidance: Option<Guidance>,
-    /// Where the noise starts: one seed gives one picture.
+    /// Where the noise starts (default 0): one seed gives one picture.
     pub seed: u64,
-    /// Steps from noise to picture.
+    /// Steps from noise to picture (default 30), 1 to the number of steps in the model's training, often 1,000. Some
+    /// schedules refuse the last few below that.
     pub steps: u32,
-    /// The sampler, where it is not the settings'.
+    /// The sampler; [`None`], the default, is that of the [`DdpmSettings`].
     pub sampler: Option<Sampler>,
-    /// How many pictures to make at once.
+    /// How many pictures to make at once (default 1), 1 to as many as have 2²⁸ numbers together: a gibibyte.
     pub batch: u32,
-    /// The noise to start from instead of the seed's, `(batch, channels, height, width)` in one run.
+    /// The noise to start from, `(batch, channels, height, width)` in one run, as many numbers as that says; [`None`], the
+    /// default, is the seed's.
     pub noise: Option<Arc<[f32]>>,
-    /// The picture to start from instead of mere noise.
+    /// The picture to start from, of the model's size; [`None`], the default, is mere noise.
     pub image: Option<StartImage>,
 }
 
@@ -62,9 +77,9 @@ impl Default for DdpmRequest {
 #[reflect(Clone, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Guidance {
-    /// How closely the class is followed: 1 is as without guidance, 3 to 8 are usual.
+    /// How closely the class is followed, any finite number: 1 is as without guidance, 3 to 8 are usual.
     pub scale: f32,
-    /// The class that stands for none, often the last.
+    /// The class that stands for none, often the last; one of the model's classes.
     pub null_class: u32,
 }
 
@@ -92,9 +107,9 @@ impl Guidance {
 #[derive(Clone, Debug, Default, Reflect)]
 #[reflect(Clone, Debug, Default)]
 pub struct DdpmSettings {
-    /// How noise becomes a picture.
+    /// How noise becomes a picture (default `Sampler::Ddim { eta: 0.0 }`).
     pub sampler: Sampler,
-    /// How the steps are spread over the training's, where it is not the model's own way.
+    /// How the steps are spread over the training's; [`None`], the default, is the model's own way.
     pub timestep_spacing: Option<TimestepSpacing>,
 }
 

@@ -29,7 +29,7 @@ use ddpm::Ddpm;
 use dpm_solver::DpmSolver;
 use euler::Euler;
 
-/// How noise becomes a picture.
+/// How noise becomes a picture. The default is [`Ddim`](Self::Ddim) without new noise (`eta` 0).
 #[derive(Clone, Copy, PartialEq, Debug, Reflect)]
 #[reflect(Clone, PartialEq, Debug)]
 #[non_exhaustive]
@@ -39,7 +39,7 @@ pub enum Sampler {
     /// No new noise at `eta` 0, as much as DDPM's at 1 (Song et al. 2020,
     /// <https://arxiv.org/abs/2010.02502>).
     Ddim {
-        /// How much new noise, 0 to 1.
+        /// How much new noise, 0 to 1. Jobs with any other value end with [`InferError::InvalidRequest`].
         eta: f64,
     },
     /// Euler's method along the noise levels of Karras et al. (2022, <https://arxiv.org/abs/2206.00364>).

@@ -1,0 +1,17 @@
+//! The pages of the folder `docs`.
+
+#[doc = "[gpu.md]: crate::guide::gpu"]
+#[doc = include_str!("../docs/architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("../docs/benchmarks.md")]
+pub mod benchmarks {}
+
+#[doc = include_str!("../docs/ddpm.md")]
+pub mod ddpm {}
+
+#[doc = include_str!("../docs/gpu.md")]
+pub mod gpu {}
+
+#[doc = include_str!("../docs/reliability.md")]
+pub mod reliability {}
