@@ -57,7 +57,7 @@ pub(crate) use ledger::{Claim, Ledger, Shortage};
 use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
 pub use release::{CardReport, ReleaseReport};
-pub(crate) use release::{Snapshot, report, settle};
+pub(crate) use release::{Snapshot, report};
 pub(crate) use stretch::{MAPPED, Stretch, StretchEnd};
 pub use view::{DeviceMemory, ModelMemory};
 
