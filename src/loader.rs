@@ -30,7 +30,7 @@ use crate::device::DeviceContext;
 use crate::{
     DeviceChoice, ErrorChain, LoadError, ModelSource, Pipeline, ResourceManager,
     device::{DeviceHandle, DeviceThread},
-    infer::Job,
+    infer::{Host, Job},
     lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
     memory::{Account, Holder, Ledger, SlotId, default_budget},
@@ -105,7 +105,8 @@ pub(crate) struct Load<P: Pipeline> {
     /// The first field: fields drop in order, and whoever sees the others go looks at this one.
     _lifeline: Lifeline,
     /// Ends the jobs of a model that is parked.
-    session: (Lifeline, Watch),
+    session: Lifeline,
+    host: Host,
     generation: u64,
     jobs: async_channel::Sender<Job<P>>,
     progress: Arc<ProgressCell>,
@@ -130,13 +131,13 @@ impl<P: Pipeline> Load<P> {
 
     /// Hands a job to the model. Where that has gone meanwhile, the dropped job says so by itself.
     pub(crate) fn run(&self, job: Job<P>) {
-        let job = job.hand_over(self.account.hand_over(), &self.session.1);
+        let job = job.hand_over(self.account.hand_over(), self.host.clone());
         let _ = self.jobs.try_send(job);
     }
 
     /// Ends the jobs that it has, each at its next step. The model stays.
     pub(crate) fn end_session(&mut self) {
-        self.session = Lifeline::new();
+        self.session = self.host.begin_session();
     }
 }
 
@@ -252,6 +253,7 @@ impl LoaderService {
             jobs: queue,
             mailbox: mailbox.clone(),
         };
+        let (session, host) = Host::new(watch.clone(), thread.handle());
         let task = LoadTask::<P> {
             files,
             dtype,
@@ -265,7 +267,8 @@ impl LoaderService {
         let pool = AsyncComputeTaskPool::get_or_init(TaskPool::default);
         Ok(Load {
             _lifeline: lifeline,
-            session: Lifeline::new(),
+            session,
+            host,
             generation,
             jobs,
             progress,
