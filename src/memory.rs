@@ -49,7 +49,7 @@ pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::{default_budget, ensure_available, is_worth_a_look};
 #[cfg(feature = "cuda")]
 pub(crate) use budget::{ensure_free, free_bytes};
-pub(crate) use cpu::prefer_huge_pages;
+pub(crate) use cpu::{prefer_huge_pages, trim as trim_heap};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
 pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
