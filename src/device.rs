@@ -16,11 +16,14 @@ use tracing::warn;
 #[cfg(any(feature = "cuda", test))]
 mod fault;
 mod health;
+mod settle;
 mod thread;
 mod timer;
 #[cfg(feature = "cuda")]
 pub(crate) use fault::refuses_memory;
 pub(crate) use health::{Lent, hear_of_others};
+#[cfg(feature = "cuda")]
+pub(crate) use settle::settle;
 pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 #[cfg(test)]
 pub(crate) use timer::block_on;

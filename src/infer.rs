@@ -20,11 +20,13 @@ use crate::{
 };
 
 mod delivery;
+mod host;
 mod job;
 mod serve;
 mod steps;
 
 pub(crate) use delivery::deliver;
+pub(crate) use host::Host;
 pub(crate) use job::{End, Job};
 pub(crate) use serve::serve;
 pub use steps::Steps;
@@ -76,6 +78,7 @@ impl JobId {
 /// | Loaded, and another load was asked for before it | waits for that |
 /// | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
 /// | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
+/// | on a device that is lost | ends with [`Failed`](crate::InferError::Failed), whose source is the model's [`LoadError`](crate::LoadError) |
 /// | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
 #[derive(Component)]
 #[component(immutable, on_insert = queue_job::<P>)]

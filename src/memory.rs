@@ -28,7 +28,7 @@ pub use account::Standing;
 pub(crate) use account::{Account, Grant, Holder, InHand};
 pub(crate) use arbitrate::{arbitrate, show_memory};
 pub(crate) use budget::default_budget;
-pub(crate) use cpu::prefer_huge_pages;
+pub(crate) use cpu::{prefer_huge_pages, trim as trim_heap};
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::cuda_devices;
 pub use eviction::{EvictionPolicy, LeastRecentlyUsed, ResidentModel, SlotId};
@@ -36,7 +36,7 @@ pub(crate) use ledger::{Claim, Ledger, Shortage};
 use line::Waiter;
 pub(crate) use line::{Answer, JobGrant};
 pub use release::{CardReport, ReleaseReport};
-pub(crate) use release::{Snapshot, report, settle};
+pub(crate) use release::{Snapshot, report};
 pub(crate) use room::{ensure_available, is_worth_a_look};
 #[cfg(feature = "cuda")]
 pub(crate) use room::{ensure_free, free_bytes};

@@ -4,9 +4,13 @@
 
 mod support {
     pub mod card;
+    pub mod child;
 }
 
-use std::process::{Command, ExitCode};
+use std::{
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use bevy::prelude::*;
 use bevy_candle::{
@@ -14,10 +18,13 @@ use bevy_candle::{
     test_kit::{Fake, FakeModel, FakeRequest, run_until, run_until_state},
 };
 use libtest_mimic::{Arguments, Failed, Trial};
-use support::card::*;
+use support::{card::*, child};
 
 /// Tells a child what to do.
 const CHILD: &str = "BEVY_CANDLE_BROKEN_CHILD";
+
+/// Far more than a story takes: a lost card may not answer at all.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What happens, by its name.
 const STORIES: [(&str, fn(&mut App)); 4] = [
@@ -47,14 +54,12 @@ fn run_child(name: &str) -> Result<(), Failed> {
     if !has_card() {
         return Ok(());
     }
-    let child = Command::new(std::env::current_exe()?)
-        .env(CHILD, name)
-        .output()?;
-    if child.status.success() {
+    let mut command = Command::new(std::env::current_exe()?);
+    let (status, said) = child::run_child(command.env(CHILD, name), PATIENCE, |_, _| Ok(()))?;
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&child.stderr);
-    Err(format!("{}: {said}", child.status).into())
+    Err(format!("{status}: {said}").into())
 }
 
 /// One model on the card, another on the CPU; then the story, and what is the same after each.
@@ -78,22 +83,31 @@ fn tell(story: fn(&mut App)) {
 }
 
 fn a_job_that_fails(app: &mut App) {
-    let error = run::<Card>(app, Ask::Break).expect_err("it is broken");
-    let InferError::Failed(source) = &error else {
-        panic!("{error:?}");
+    let [breaks, queued] = [Ask::Break, Ask::Values].map(|ask| ask_for::<Card>(app, ask));
+    assert_told(&answer::<Card>(app, breaks));
+    assert_told(&answer::<Card>(app, queued));
+}
+
+fn a_job_that_panics(app: &mut App) {
+    let [breaks, queued] = [Ask::BreakAndPanic, Ask::Values].map(|ask| ask_for::<Card>(app, ask));
+    let end = answer::<Card>(app, breaks);
+    assert!(
+        matches!(&end, Err(InferError::Panicked(message)) if message.starts_with("on purpose")),
+        "{end:?}"
+    );
+    assert_told(&answer::<Card>(app, queued));
+}
+
+/// The job ends with why its model is gone.
+#[track_caller]
+fn assert_told(end: &Result<Vec<Vec<f32>>, InferError>) {
+    let Err(InferError::Failed(source)) = end else {
+        panic!("{end:?}");
     };
     let source = source.downcast_ref::<LoadError>();
     assert!(
         matches!(source, Some(LoadError::DeviceUnusable { .. })),
-        "{error:?}"
-    );
-}
-
-fn a_job_that_panics(app: &mut App) {
-    let error = run::<Card>(app, Ask::BreakAndPanic).expect_err("it panics");
-    assert!(
-        matches!(&error, InferError::Panicked(message) if message.starts_with("on purpose")),
-        "{error:?}"
+        "{end:?}"
     );
 }
 

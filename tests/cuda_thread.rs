@@ -15,7 +15,7 @@ use bevy_candle::{
 };
 use candle_nn::VarBuilder;
 use std::sync::Arc;
-use support::card::*;
+use support::card::{counters::*, *};
 
 /// Gives a tensor away, which no pipeline should.
 struct Careless(Device);

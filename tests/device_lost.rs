@@ -46,12 +46,15 @@ fn with_a_loaded_model_and_its_jobs() {
     let gate = Gate::closed();
     let mut app = app(64 * MIB);
     load::<0>(&mut app, &FakeModel::new("a").gate_steps(&gate));
-    let jobs = [job::<0>(&mut app, steps(1)), job::<0>(&mut app, steps(1))];
+    let [runs, queued] = [(); 2].map(|()| job::<0>(&mut app, steps(1)));
     run_until(&mut app, "the job", |_| gate.waiting() == 1);
     lose_devices(&app);
+    let late = job::<0>(&mut app, steps(1));
     assert_lost(&mut app);
-    for job in jobs {
-        assert!(ended(&mut app, job).is_err());
+    for job in [runs, queued, late] {
+        let end = ended(&mut app, job);
+        let lost = matches!(model_error(&end), Some(LoadError::DeviceLost));
+        assert!(lost, "{end:?}");
     }
     assert!(reasons::<0>(&app).contains(&R::ReleaseFailed));
     assert_works(&mut app);

@@ -48,7 +48,7 @@ fn app_with_its_device() -> App {
 #[test]
 fn a_device_that_is_given_up_is_not_started_anew() {
     let (mut one, mut two) = (app(64 * MIB), app_with_its_device());
-    with_a_loaded_model_and_its_job(&mut one);
+    with_a_loaded_model_and_its_jobs(&mut one);
     assert_shown(&mut one);
     assert_shown(&mut two);
     the_next_load(&mut one);
@@ -59,14 +59,20 @@ fn a_device_that_is_given_up_is_not_started_anew() {
     while_a_model_is_unloaded();
 }
 
-fn with_a_loaded_model_and_its_job(app: &mut App) {
+fn with_a_loaded_model_and_its_jobs(app: &mut App) {
     let gate = Gate::closed();
     load::<0>(app, &FakeModel::new("a").gate_steps(&gate));
-    let job = job::<0>(app, steps(1));
+    let [runs, queued] = [(); 2].map(|()| job::<0>(app, steps(1)));
     run_until(app, "the job", |_| gate.waiting() == 1);
     break_devices(app, REASON);
+    let late = job::<0>(app, steps(1));
     assert_unusable(app);
-    assert!(ended(app, job).is_err());
+    for job in [runs, queued, late] {
+        let end = ended(app, job);
+        let is_told = matches!(model_error(&end), Some(LoadError::DeviceUnusable { reason, .. })
+            if reason == REASON);
+        assert!(is_told, "{end:?}");
+    }
 }
 
 fn the_next_load(app: &mut App) {

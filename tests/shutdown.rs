@@ -3,10 +3,13 @@
 //! Each test runs this program again as a child: an app that ends in one particular way, and then says
 //! which threads of ours are left (they are named `candle-`), and whether every model was dropped.
 
+mod support {
+    pub mod child;
+}
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    process::{Command, ExitCode, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    io::Write,
+    process::{Child, Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -96,40 +99,17 @@ fn stuck() -> Result<(), Failed> {
 }
 
 fn run_child(task: &str) -> Result<String, Failed> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .env(CHILD, task)
-        .env("NO_COLOR", "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let (tell, lines) = mpsc::channel();
-    listen(child.stdout.take().expect("it is piped"), tell.clone());
-    listen(child.stderr.take().expect("it is piped"), tell);
-    let deadline = Instant::now() + PATIENCE;
-    let mut said = String::new();
-    // The channel ends with the child's last output.
-    loop {
-        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if line == "ready" && task.ends_with("sigint") => {
-                Command::new("kill")
-                    .args(["-INT", &child.id().to_string()])
-                    .status()?;
-            }
-            Ok(line) => said += &(line + "\n"),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                child.kill()?;
-                return Err(format!("the child never ended; it said:\n{said}").into());
-            }
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(CHILD, task).env("NO_COLOR", "1");
+    let interrupt = |child: &Child, line: &str| {
+        if line == "ready" && task.ends_with("sigint") {
+            let id = child.id().to_string();
+            Command::new("kill").args(["-INT", &id]).status()?;
         }
-    }
-    child.wait()?;
+        Ok(())
+    };
+    let (_, said) = support::child::run_child(&mut command, PATIENCE, interrupt)?;
     Ok(said)
-}
-
-fn listen(output: impl Read + Send + 'static, tell: mpsc::Sender<String>) {
-    let lines = BufReader::new(output).lines().map_while(Result::ok);
-    std::thread::spawn(move || lines.for_each(|line| _ = tell.send(line)));
 }
 
 /// What the child's systems share.

@@ -35,8 +35,7 @@ impl Fault {
         }
     }
 
-    /// Whether a device is lost that could not be waited for twice in a row, the second time for this: the first time may
-    /// only have told of a drop that failed before.
+    /// Whether a device is lost that could not be waited for, the last time for this.
     pub(super) const fn is_loss(self) -> bool {
         !matches!(self, Self::OutOfMemory)
     }

@@ -15,10 +15,10 @@ use tracing::warn;
 
 #[cfg(feature = "cuda")]
 use super::fault::Fault;
-use crate::{
-    DeviceChoice, ErrorChain, InferError, LoadError,
-    memory::{self, Ledger},
-};
+use super::settle::settle;
+#[cfg(feature = "cuda")]
+use crate::memory;
+use crate::{DeviceChoice, ErrorChain, InferError, LoadError, memory::Ledger};
 
 /// Why a device cannot be used any more; empty while it works. Written on its thread, read on any.
 pub(crate) type Broken = Arc<OnceLock<Arc<str>>>;
@@ -97,7 +97,10 @@ impl Lent {
     /// Waits for what the device still works on, so that a drop that follows frees at once. Returns false where the device
     /// turns out to be lost, upon which it is given up.
     pub(crate) fn settle(&self) -> bool {
-        let Err(error) = memory::settle(&self.device) else {
+        if self.is_lost() {
+            return false;
+        }
+        let Err(error) = settle(&self.device) else {
             return true;
         };
         #[cfg(feature = "cuda")]
@@ -107,6 +110,11 @@ impl Lent {
         }
         warn!("failed to wait for the device: {}", ErrorChain(&error));
         true
+    }
+
+    /// Whether the device has been given up, or its thread ends for another reason.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.health.is_lost()
     }
 
     /// What the error of a load that needs so many bytes comes to.
@@ -139,7 +147,7 @@ impl Lent {
             return Verdict::Works;
         }
         let fault = Fault::behind(error);
-        let waited = memory::settle(&self.device);
+        let waited = settle(&self.device);
         if let Some(again) = waited.err().filter(|again| self.is_loss(again)) {
             let reason = match fault {
                 Fault::Sticky => ErrorChain(error).to_string(),
@@ -162,7 +170,7 @@ impl Lent {
         Verdict::Works
     }
 
-    /// Whether the error of a wait that failed twice takes the device along.
+    /// Whether the error of a wait that failed each time takes the device along.
     #[cfg(feature = "cuda")]
     fn is_loss(&self, error: &candle_core::Error) -> bool {
         self.device.is_cuda() && Fault::behind(error).is_loss()

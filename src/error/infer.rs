@@ -62,7 +62,8 @@ pub enum InferError {
         /// What would be accepted.
         expected: String,
     },
-    /// The pipeline returned an error.
+    /// The pipeline returned an error, or its device was lost: then the source is the [`LoadError`] that its model fails
+    /// with.
     #[error("failed to run the pipeline")]
     Failed(#[source] Arc<dyn Error + Send + Sync + 'static>),
 }

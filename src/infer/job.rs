@@ -11,7 +11,7 @@ use bevy::prelude::*;
 use futures_lite::{FutureExt, future};
 
 use super::{
-    JobId,
+    Host, JobId,
     steps::{Reporter, Steps},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub(super) struct EndGuard<P: Pipeline> {
     entity: Entity,
     id: JobId,
     mailbox: Mailbox<P>,
+    /// The model that was to run it.
+    host: Option<Host>,
     ran: Option<Duration>,
     sent: bool,
 }
@@ -65,6 +67,7 @@ impl<P: Pipeline> End<P> {
             entity,
             id,
             mailbox,
+            host: None,
             ran: None,
             sent: false,
         }
@@ -90,7 +93,8 @@ impl<P: Pipeline> EndGuard<P> {
 
 impl<P: Pipeline> Drop for EndGuard<P> {
     fn drop(&mut self) {
-        self.send(Err(InferError::Unloaded));
+        let loss = self.host.as_ref().and_then(Host::loss);
+        self.send(Err(loss.map_or(InferError::Unloaded, InferError::failed)));
     }
 }
 
@@ -151,15 +155,17 @@ impl<P: Pipeline> Job<P> {
     }
 
     /// Marks the job as handed to a model, which it ends with.
-    pub(crate) fn hand_over(mut self, in_hand: InHand, session: &Watch) -> Self {
+    pub(crate) fn hand_over(mut self, in_hand: InHand, host: Host) -> Self {
         self.in_hand = Some(in_hand);
-        self.watch = self.watch.and(session);
+        self.watch = self.watch.and(host.session());
+        self.end.host = Some(host);
         self
     }
 
     /// Gives the job back to its manager: it waits for the model to come back.
     pub(crate) fn give_back(mut self) {
         let _in_hand = self.in_hand.take();
+        self.end.host = None;
         self.watch = self.watch.alone();
         let mailbox = self.end.mailbox.clone();
         mailbox.send(Event::Returned(self));

@@ -13,14 +13,16 @@ use crate::{
     panics::{drop_guarded, guarded},
 };
 
-/// Serves jobs on the device thread, until the model's handle is dropped.
+/// Serves jobs on the device thread, until the model's handle is dropped or the device is lost.
 pub(crate) async fn serve<P: Pipeline>(
     pipeline: &P,
     jobs: &DrainOnDrop<Job<P>>,
     account: &Arc<Account>,
     lent: &Lent,
 ) {
-    while let Ok(job) = jobs.0.recv().await {
+    while !lent.is_lost()
+        && let Ok(job) = jobs.0.recv().await
+    {
         match admit(job, pipeline, account).await {
             Admission::Granted(job, grant) => {
                 hear_of_others(&lent.device);

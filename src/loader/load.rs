@@ -15,7 +15,7 @@ use super::{
 use crate::{
     ModelFiles, Pipeline,
     device::DeviceHandle,
-    infer::Job,
+    infer::{Host, Job},
     lifeline::{Lifeline, Watch},
     manager::Mailbox,
     memory::Account,
@@ -26,7 +26,8 @@ pub(crate) struct Load<P: Pipeline> {
     /// The first field: fields drop in order, and whoever sees the others go looks at this one.
     _lifeline: Lifeline,
     /// Ends the jobs of a model that is parked.
-    session: (Lifeline, Watch),
+    session: Lifeline,
+    host: Host,
     generation: u64,
     jobs: async_channel::Sender<Job<P>>,
     progress: Arc<ProgressCell>,
@@ -42,12 +43,14 @@ impl<P: Pipeline> Load<P> {
         let (jobs, queue) = async_channel::unbounded();
         let progress = Arc::new(ProgressCell::default());
         let (generation, account) = (setup.generation, setup.account.clone());
+        let (session, host) = Host::new(watch.clone(), setup.device.clone());
         let owner = setup.hire_owner(&watch, &progress, queue);
         let task = setup.into_task(watch, progress.clone(), owner);
         let pool = AsyncComputeTaskPool::get_or_init(TaskPool::default);
         Self {
             _lifeline: lifeline,
-            session: Lifeline::new(),
+            session,
+            host,
             generation,
             jobs,
             progress,
@@ -72,13 +75,13 @@ impl<P: Pipeline> Load<P> {
 
     /// Hands a job to the model. Where that has gone meanwhile, the dropped job says so by itself.
     pub(crate) fn run(&self, job: Job<P>) {
-        let job = job.hand_over(self.account.hand_over(), &self.session.1);
+        let job = job.hand_over(self.account.hand_over(), self.host.clone());
         let _ = self.jobs.try_send(job);
     }
 
     /// Ends the jobs that it has, each at its next step. The model stays.
     pub(crate) fn end_session(&mut self) {
-        self.session = Lifeline::new();
+        self.session = self.host.begin_session();
     }
 }
 

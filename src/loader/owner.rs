@@ -132,7 +132,7 @@ impl<P: Pipeline> Owner<P> {
             setup,
         } = self;
         let watch = setup.watch.clone();
-        let mut life = Box::pin(live(&inbox, &jobs, &setup, &lent));
+        let mut life = Box::pin(live(&inbox, &jobs, &setup, &lent, &ticket));
         let unwanted = async {
             watch.cut().await;
             Ok(())
@@ -160,8 +160,12 @@ async fn live<P: Pipeline>(
     jobs: &DrainOnDrop<Job<P>>,
     setup: &OwnerSetup<P>,
     lent: &Lent,
+    ticket: &Ticket,
 ) -> Result<(), LoadError> {
     let (config, weights) = collect(inbox, &lent.device).await?;
+    if !lent.device.is_cpu() {
+        ticket.leave_heap();
+    }
     let weights = weights.into_var_builder(setup.dtype, lent.device.clone());
     hear_of_others(&lent.device);
     let pipeline = build::<P>(config, weights, setup).await?;

@@ -114,6 +114,15 @@ impl Ticket {
         ends.unwrap_or_else(PoisonError::into_inner).push(end);
     }
 
+    /// Gives back what lay behind tensors that have gone to a device with memory of its own.
+    pub(crate) fn leave_heap(&self) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = std::mem::take(&mut *ends);
+        if !ends.is_empty() {
+            self.readers.clean_up(move || clear_heap(ends));
+        }
+    }
+
     /// Remembers what was in use just before the memory is let go.
     pub(crate) fn before_release(&self, device: &Device) {
         self.before
@@ -143,6 +152,12 @@ impl Drop for Ticket {
     }
 }
 
+/// Gives back what is free before the ends of stretches, which are needed for it and go then.
+fn clear_heap(ends: Vec<StretchEnd>) {
+    memory::trim_heap();
+    drop(ends);
+}
+
 /// What is left to do when all buffers are dropped. Tells in any case, measured or not.
 struct Ending {
     generation: u64,
@@ -165,6 +180,14 @@ impl Ending {
                 let ends = rayon::broadcast(|_| StretchEnd::of_this_heap());
                 self.ends.extend(ends);
                 readers.clean_up(move || self.measure(Some(&Device::Cpu)));
+            }
+            // Tensors were on their way there without pinned memory.
+            Ok(_) if !self.ends.is_empty() => {
+                let (device, next) = (self.device.clone(), readers.clone());
+                readers.clean_up(move || {
+                    clear_heap(std::mem::take(&mut self.ends));
+                    device.run(move |context| self.release(context, &next));
+                });
             }
             // What is lost cannot be measured.
             Ok(lent) => self.measure(lent.settle().then_some(&lent.device)),

@@ -27,7 +27,7 @@ use super::{
     staging::{Chunk, Piece, Stage},
     weights::Weights,
 };
-use crate::memory::settle;
+use crate::device::settle;
 
 /// Buffers for each reader: as many as it fills are copied meanwhile.
 const BUFFERS: usize = 2;

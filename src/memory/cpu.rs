@@ -101,7 +101,7 @@ pub(super) fn heap_in_use() -> Option<u64> {
 /// Returns freed heap to the system. Without it glibc keeps freed blocks below its mmap threshold,
 /// which grows to 32 MiB. It locks each arena in turn: never on the main thread.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(super) fn trim() {
+pub(crate) fn trim() {
     #[expect(unsafe_code, reason = "glibc's trim has no safe wrapper")]
     // SAFETY: `malloc_trim` takes a plain number, may be called on any thread at any time, and only
     // touches memory that is free.
@@ -111,7 +111,7 @@ pub(super) fn trim() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) fn trim() {}
+pub(crate) fn trim() {}
 
 /// Bytes of the whole process in physical memory.
 pub(super) fn resident() -> Option<u64> {

@@ -4,14 +4,12 @@ use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
 use candle_core::Device;
-use tracing::warn;
 
 use super::cpu;
 #[cfg(feature = "cuda")]
 use super::cuda;
 #[cfg(feature = "metal")]
 use super::metal;
-use crate::ErrorChain;
 
 /// What an unload or a cancelled load gave back, in bytes.
 ///
@@ -127,18 +125,6 @@ pub(super) fn card(device: &Device) -> Option<Card> {
     }
 }
 
-/// Waits for what the device still works on. The first call after a drop that failed only tells of that, and does not wait,
-/// so it is logged; what fails again is returned.
-pub(crate) fn settle(device: &Device) -> candle_core::Result<()> {
-    if device.is_cpu() {
-        return Ok(());
-    }
-    device.synchronize().or_else(|error| {
-        warn!("something failed on the device: {}", ErrorChain(&error));
-        device.synchronize()
-    })
-}
-
 /// Gives what was dropped back to the system. Runs on the device thread: it may take milliseconds.
 fn give_back(device: &Device) {
     match device {
@@ -149,8 +135,7 @@ fn give_back(device: &Device) {
     }
 }
 
-/// Trims, measures and reports, after the last tensor of a model was dropped, and the device has
-/// [settled](settle).
+/// Trims, measures and reports, after the last tensor of a model was dropped, and the device has settled.
 pub(crate) fn report(
     device: &Device,
     claimed: u64,

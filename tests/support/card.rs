@@ -9,16 +9,14 @@ use bevy_candle::{
     CardReport, MemoryFiles,
     candle::{
         DType, Device, Tensor,
-        cuda_backend::cudarc::driver::{
-            CudaContext, DriverError,
-            result::{device, mem_pool},
-            sys::{CUmemPool_attribute, CUresult},
-        },
+        cuda_backend::cudarc::driver::{CudaContext, DriverError, sys::CUresult},
     },
     prelude::*,
     test_kit::{run_until, run_until_state},
 };
 use candle_nn::VarBuilder;
+
+pub mod counters;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -222,14 +220,22 @@ pub fn last_error(app: &App) -> Option<Arc<LoadError>> {
     manager.last_error.clone()
 }
 
+/// How a job has ended.
+type End<P> = Result<<P as Pipeline>::Output, InferError>;
+
 #[derive(Component)]
-struct Answer<P: Pipeline>(Option<Result<P::Output, InferError>>);
+struct Answer<P: Pipeline>(Option<End<P>>);
 
 /// Runs a job and waits for its end.
 #[track_caller]
-pub fn run<P: Pipeline>(app: &mut App, request: P::Request) -> Result<P::Output, InferError> {
-    let job = app
-        .world_mut()
+pub fn run<P: Pipeline>(app: &mut App, request: P::Request) -> End<P> {
+    let job = ask_for::<P>(app, request);
+    answer::<P>(app, job)
+}
+
+/// Begins a job.
+pub fn ask_for<P: Pipeline>(app: &mut App, request: P::Request) -> Entity {
+    app.world_mut()
         .spawn((Infer::<P>::new(request), Answer::<P>(None)))
         .observe(
             |mut done: On<Inferred<P>>, mut answers: Query<&mut Answer<P>>| {
@@ -239,36 +245,16 @@ pub fn run<P: Pipeline>(app: &mut App, request: P::Request) -> Result<P::Output,
                 }
             },
         )
-        .id();
+        .id()
+}
+
+/// Waits for the end of a job.
+#[track_caller]
+pub fn answer<P: Pipeline>(app: &mut App, job: Entity) -> End<P> {
     run_until(app, "the job", |world| {
         let answer = world.get::<Answer<P>>(job);
         answer.is_some_and(|answer| answer.0.is_some())
     });
     let answer = app.world_mut().entity_mut(job).take::<Answer<P>>();
     answer.and_then(|answer| answer.0).expect("it has ended")
-}
-
-/// What tensors use of the pool, as the driver counts.
-pub fn pool_used() -> u64 {
-    ask_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
-}
-
-/// What the pool has from the driver.
-pub fn pool_reserved() -> u64 {
-    ask_pool(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
-}
-
-fn ask_pool(attribute: CUmemPool_attribute) -> u64 {
-    let context = CudaContext::new(0).expect("a device");
-    // A free is done when its turn comes.
-    context.synchronize().expect("it works");
-    let mut bytes = 0_u64;
-    #[expect(unsafe_code, reason = "cudarc has no safe wrapper for pools")]
-    // SAFETY: the device is open, and the attribute is written as one `cuuint64_t`.
-    let asked = unsafe {
-        device::get_mem_pool(context.cu_device())
-            .and_then(|pool| mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()))
-    };
-    asked.expect("the pool's counters");
-    bytes
 }

@@ -147,6 +147,15 @@ pub fn ended(app: &mut App, job: Entity) -> Result<(), InferError> {
     end(app.world(), job).expect("it has ended")
 }
 
+/// Why a job's model is gone, where that is what has ended the job: before it was handed over, or after.
+pub fn model_error(end: &Result<(), InferError>) -> Option<&LoadError> {
+    match end {
+        Err(InferError::ModelFailed(source)) => Some(source),
+        Err(InferError::Failed(source)) => source.downcast_ref(),
+        _ => None,
+    }
+}
+
 /// The reasons of all edges of a kind, in order.
 pub fn reasons<const KIND: usize>(app: &App) -> Vec<TransitionReason> {
     let recorder = app.world().resource::<Recorder<Fake<KIND>>>();

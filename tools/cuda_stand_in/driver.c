@@ -3,13 +3,15 @@
 //
 // Work is done later, by one worker, at STAND_IN_BYTES_PER_US (default 4000). Memory is STAND_IN_BYTES (default 4 GiB).
 // With STAND_IN_ONE_THREAD it ends the process where two threads take, fill or free memory; with STAND_IN_PINNED_ONLY where
-// a card's memory is filled from ordinary memory.
+// a card's memory is filled from ordinary memory. With STAND_IN_NO_PINNED it has no pinned memory to give. What it has for
+// the card lies beside the heap of the process.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 typedef int R; // CUresult
@@ -47,6 +49,12 @@ static void die(const char *what) {
   abort();
 }
 
+static void *get(size_t bytes) {
+  void *at = mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) die("the host has no memory for the card");
+  return at;
+}
+
 static void *work(void *_) {
   (void)_;
   pthread_mutex_lock(&lock);
@@ -57,8 +65,8 @@ static void *work(void *_) {
     if (op->kind == COPY || op->kind == SET) usleep(1 + op->bytes / speed);
     if (op->kind == COPY) memcpy(op->to, op->from, op->bytes);
     if (op->kind == SET) memset(op->to, op->value, op->bytes);
-    if (op->own) free(op->from);
-    if (op->kind == FREE) free(op->to);
+    if (op->own) munmap(op->from, op->bytes);
+    if (op->kind == FREE) munmap(op->to, op->bytes);
     pthread_mutex_lock(&lock);
     if (op->kind == FREE) used -= up(op->bytes, 512);
     if (op->kind == EVENT) *(int *)op->to -= 1;
@@ -190,7 +198,7 @@ static R take(void **p, size_t bytes, int pooled) {
   if (CONTEXT + pool + plain + (pooled ? 0 : bytes) > total) return leave(OOM);
   if (pooled) used += up(bytes, 512), reserved = pool;
   else plain += bytes;
-  *p = malloc(bytes);
+  *p = get(bytes);
   if (pooled) memset(*p, 0xA5, bytes); // what was there before
   keep(*p, bytes, 0, pooled);
   return leave(OK);
@@ -207,8 +215,9 @@ R cuMemFree_v2(void *p) {
   R r = enter(0);
   if (r) return r;
   wait_all();
-  plain -= forget(p);
-  free(p);
+  size_t bytes = forget(p);
+  plain -= bytes;
+  munmap(p, bytes);
   return leave(OK);
 }
 R cuMemFreeAsync(void *p, void *s) {
@@ -219,6 +228,7 @@ R cuMemFreeAsync(void *p, void *s) {
 }
 R cuMemHostAlloc(void **p, size_t bytes, unsigned f) {
   (void)f;
+  if (getenv("STAND_IN_NO_PINNED")) return OOM;
   R r = own(0);
   if (r) return r;
   *p = aligned_alloc(4096, up(bytes, 4096));
@@ -247,7 +257,7 @@ R cuMemcpyHtoDAsync_v2(void *to, void *from, size_t bytes, void *s) {
   int pinned = b && b->pinned;
   if (!pinned && getenv("STAND_IN_PINNED_ONLY")) die("a copy from ordinary memory");
   if (pinned && (char *)from + bytes > b->at + b->bytes) die("a copy from beyond pinned memory");
-  void *own = pinned ? from : memcpy(malloc(bytes), from, bytes);
+  void *own = pinned ? from : memcpy(get(bytes), from, bytes);
   push((Op){.kind = COPY, .to = to, .from = own, .bytes = bytes, .own = !pinned});
   return leave(OK);
 }
