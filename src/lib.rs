@@ -150,7 +150,6 @@ pub mod machine {
     pub use crate::state::{Ended, Facts, Leave, ModelAction, StateManager, Step, Wish};
 }
 
-/// What is in the folder `docs`, to read.
 #[cfg(all(doc, not(doctest)))]
 pub mod guide;
 

@@ -1,6 +1,6 @@
-//! What must not compile: nobody but the manager sets a state or a property, and a foreign type is told what it lacks.
+//! What must not compile: nobody but the manager sets a state or a property.
 
 #[test]
-fn what_must_not_compile() {
+fn states_and_properties_cannot_be_written() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }

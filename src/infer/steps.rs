@@ -19,6 +19,8 @@ pub(crate) struct Step<T> {
 }
 
 /// Handed to [`Pipeline::infer`]: the settings, and the one await of each step.
+///
+/// A unit test that calls it makes them with `test_kit::steps`.
 pub struct Steps<P: Pipeline> {
     settings: P::Settings,
     reporter: Reporter<P::Partial>,
