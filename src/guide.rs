@@ -4,6 +4,7 @@
 #[doc = include_str!("../docs/architecture.md")]
 pub mod architecture {}
 
+#[doc = "[reliability.md]: crate::guide::reliability"]
 #[doc = include_str!("../docs/benchmarks.md")]
 pub mod benchmarks {}
 
@@ -13,5 +14,6 @@ pub mod ddpm {}
 #[doc = include_str!("../docs/gpu.md")]
 pub mod gpu {}
 
+#[doc = "[gpu.md]: crate::guide::gpu"]
 #[doc = include_str!("../docs/reliability.md")]
 pub mod reliability {}
