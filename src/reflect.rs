@@ -1,9 +1,8 @@
 //! What editors, inspectors and the Bevy Remote Protocol see.
 //!
-//! The data of this crate is [`Reflect`]. The plugins register what a world holds; whoever puts other data into one, such
-//! as a configuration, registers that. What does not reflect: whatever holds a thread, a channel or a pipeline
-//! (`LoaderService`, `PipelineManager`, `Plan`, `Steps`); what has a pipeline's own types in it, which need not reflect
-//! (`Infer` and its events); errors, which show as text; sources, which hold files; plugins and sets.
+//! The data of this crate is [`Reflect`]; the plugins register it. What is not: whatever holds a thread, a channel or
+//! a pipeline (`LoaderService`, `PipelineManager`, `Plan`, `Steps`); what has a pipeline's own types in it, which need
+//! not reflect (`Infer` and its events); errors, which show as text; sources, which hold files; plugins and sets.
 
 use std::{any::type_name, sync::Arc};
 
@@ -15,36 +14,63 @@ use bevy::{
 use serde::{Serialize, Serializer};
 
 use crate::{
-    CardReport, DeviceChoice, DeviceMemory, ErrorChain, LoadError, LoadPhase, ModelId,
-    ModelManager, ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline, Progress,
-    ReleaseReport, Residency, ResourceManager, SlotId, Standing, StateOf, TransitionReason,
-    ddpm::{DdpmOutput, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage, TimestepSpacing},
+    CardReport, DeviceChoice, DeviceMemory, ErrorChain, LeastRecentlyUsed, LoadError, LoadPhase,
+    ModelId, ModelManager, ModelMemory, ModelState, ModelStatus, ModelTransition, Pipeline,
+    Progress, ReleaseReport, Residency, ResidentModel, ResourceManager, SlotId, Standing,
+    StateManager, StateOf, TransitionReason,
+    ddpm::{
+        ActivationFunction, BetaSchedule, BlockType, ClassEmbedding, Clipping, DdpmConfig,
+        DdpmOutput, DdpmRequest, DdpmSettings, FinalSigma, Guidance, PredictionType, Resampling,
+        Sampler, SchedulerConfig, SigmaSpacing, SolverType, StartImage, TimeEmbedding,
+        TimestepSpacing, UNetConfig, VarianceType,
+    },
+    machine::{Facts, Step},
 };
 
 /// Registers what all kinds of models share.
 pub(crate) fn register_types(app: &mut App) {
-    app.register_type::<CardReport>()
+    app.register_type::<ActivationFunction>()
+        .register_type::<BetaSchedule>()
+        .register_type::<BlockType>()
+        .register_type::<CardReport>()
+        .register_type::<ClassEmbedding>()
+        .register_type::<Clipping>()
+        .register_type::<DdpmConfig>()
         .register_type::<DdpmOutput>()
         .register_type::<DdpmRequest>()
         .register_type::<DdpmSettings>()
         .register_type::<DeviceChoice>()
         .register_type::<DeviceMemory>()
+        .register_type::<Facts>()
+        .register_type::<FinalSigma>()
         .register_type::<Guidance>()
+        .register_type::<LeastRecentlyUsed>()
         .register_type::<LoadPhase>()
         .register_type::<ModelId>()
         .register_type::<ModelMemory>()
         .register_type::<ModelState>()
         .register_type::<ModelStatus>()
+        .register_type::<PredictionType>()
         .register_type::<Progress>()
         .register_type::<ReleaseReport>()
+        .register_type::<Resampling>()
         .register_type::<Residency>()
+        .register_type::<ResidentModel>()
         .register_type::<ResourceManager>()
         .register_type::<Sampler>()
+        .register_type::<SchedulerConfig>()
+        .register_type::<SigmaSpacing>()
         .register_type::<SlotId>()
+        .register_type::<SolverType>()
         .register_type::<Standing>()
         .register_type::<StartImage>()
+        .register_type::<StateManager>()
+        .register_type::<Step>()
+        .register_type::<TimeEmbedding>()
         .register_type::<TimestepSpacing>()
         .register_type::<TransitionReason>()
+        .register_type::<UNetConfig>()
+        .register_type::<VarianceType>()
         .register_type_data::<Arc<LoadError>, ReflectSerialize>();
 }
 

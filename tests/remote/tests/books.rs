@@ -8,8 +8,12 @@ use bevy::{
     reflect::{TypePath, TypeRegistration, serde::ReflectSerializer},
 };
 use bevy_candle::{
-    DeviceMemory, ModelMemory, Residency, SlotId, Standing,
-    ddpm::TimestepSpacing,
+    DeviceMemory, LeastRecentlyUsed, ModelMemory, Residency, ResidentModel, SlotId, Standing,
+    ddpm::{
+        BetaSchedule, DdpmConfig, PredictionType, SchedulerConfig, TimestepSpacing, UNetConfig,
+        VarianceType,
+    },
+    machine::{Facts, Step},
     prelude::*,
     test_kit::{Fake, FakeModel, Gate, run_until},
 };
@@ -117,11 +121,15 @@ fn what_games_read_is_registered() {
         registry.get(std::any::TypeId::of::<T>())
     }
     let all = [
+        known::<BetaSchedule>(&registry),
+        known::<DdpmConfig>(&registry),
         known::<DdpmOutput>(&registry),
         known::<DdpmRequest>(&registry),
         known::<DdpmSettings>(&registry),
         known::<DeviceChoice>(&registry),
         known::<DeviceMemory>(&registry),
+        known::<Facts>(&registry),
+        known::<LeastRecentlyUsed>(&registry),
         known::<LoadPhase>(&registry),
         known::<ModelId>(&registry),
         known::<ModelManager<Fake>>(&registry),
@@ -129,16 +137,23 @@ fn what_games_read_is_registered() {
         known::<ModelState>(&registry),
         known::<ModelStatus>(&registry),
         known::<ModelTransition<Fake>>(&registry),
+        known::<PredictionType>(&registry),
         known::<Progress>(&registry),
         known::<ReleaseReport>(&registry),
         known::<Residency>(&registry),
+        known::<ResidentModel>(&registry),
         known::<ResourceManager>(&registry),
         known::<Sampler>(&registry),
+        known::<SchedulerConfig>(&registry),
         known::<SlotId>(&registry),
         known::<Standing>(&registry),
+        known::<StateManager>(&registry),
         known::<StateOf<Fake>>(&registry),
+        known::<Step>(&registry),
         known::<TimestepSpacing>(&registry),
         known::<TransitionReason>(&registry),
+        known::<UNetConfig>(&registry),
+        known::<VarianceType>(&registry),
     ];
     assert!(all.iter().all(Option::is_some), "{all:?}");
     let manager = app.world().resource::<ModelManager<Fake>>();
