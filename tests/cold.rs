@@ -31,7 +31,7 @@ impl Pipeline for Sums {
     fn plan(files: &dyn ModelFiles) -> Result<Plan<Sizes>, LoadError> {
         Plan::new(read_json::<Sizes>(files, "sizes.json")?)
             .weights(files, "model.safetensors")?
-            .check(|sizes, weights| get(&sizes, &weights).map(drop))
+            .check(|sizes, weights| get(sizes, &weights).map(drop))
     }
 
     async fn build(
