@@ -70,7 +70,7 @@ fn values(seed: usize, size: usize) -> impl Iterator<Item = f32> {
     (0..size).map(move |i| number(i) as f32)
 }
 
-/// Writes a model, has the system forget it, and returns its checksums.
+/// Writes a model, and returns its checksums.
 fn write(folder: &Path, dtype: DType, elements: usize) -> BTreeMap<String, u64> {
     let sizes: Sizes = (0..5)
         .flat_map(|i| [(i * 2, elements / 5 + 3 * i), (i * 2 + 1, 1 + 700 * i)])
@@ -87,7 +87,6 @@ fn write(folder: &Path, dtype: DType, elements: usize) -> BTreeMap<String, u64> 
     safetensors::serialize_to_file(&tensors, None, &file).expect("room on the disk");
     let text = serde_json::to_string(&sizes).expect("text");
     std::fs::write(folder.join("sizes.json"), text).expect("room on the disk");
-    forget(&file);
     let sum = |(seed, (name, size)): (usize, (&String, &usize))| {
         (name.clone(), checksum(values(seed, *size)))
     };

@@ -90,12 +90,15 @@ impl<C: Send + 'static> Lift<C> {
     /// Fills buffers as long as there are free ones, and hands each to the device thread.
     fn go_on(mut self) {
         let lender = self.lender.clone();
+        // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
+        let Some(ticket) = self.share.wanted() else {
+            return;
+        };
+        // Declared after the ticket: gone before it.
         let _direct = DirectReads::begin();
-        while let Some(cuts) = self.loads.pop_front() {
-            // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
-            let Some(ticket) = self.share.wanted() else {
-                return;
-            };
+        while ticket.is_wanted()
+            && let Some(cuts) = self.loads.pop_front()
+        {
             let (place, asks) = (self.share.place, (self, cuts));
             let Some((buffer, (lift, cuts))) = lender.borrow(place, asks, Self::ask_again) else {
                 return;
@@ -107,7 +110,9 @@ impl<C: Send + 'static> Lift<C> {
                 Err(error) => return self.share.fail(&ticket, error),
             }
         }
-        self.share.tell_read();
+        if ticket.is_wanted() {
+            self.share.tell_read();
+        }
     }
 
     fn ask_again((mut lift, cuts): (Self, Vec<Cut>)) {

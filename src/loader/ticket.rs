@@ -1,7 +1,10 @@
 //! [`Ticket`]: travels with every buffer of a load; its end is the proof that the memory is back.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -52,6 +55,8 @@ pub(crate) struct Ticket {
     claim: OnceLock<Claim>,
     before: OnceLock<(Instant, Snapshot)>,
     ends: Mutex<Vec<StretchEnd>>,
+    /// The cleaner has been asked to give the readers' heaps back.
+    leaves_heap: AtomicBool,
     account: Arc<Account>,
     device: DeviceHandle,
     readers: ReaderHandle,
@@ -74,6 +79,7 @@ impl Ticket {
             claim: OnceLock::new(),
             before: OnceLock::new(),
             ends: Mutex::default(),
+            leaves_heap: AtomicBool::new(false),
             account,
             device,
             readers,
@@ -119,6 +125,7 @@ impl Ticket {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = std::mem::take(&mut *ends);
         if !ends.is_empty() {
+            self.leaves_heap.store(true, Ordering::Relaxed);
             self.readers.clean_up(move || clear_heap(ends));
         }
     }
@@ -136,11 +143,14 @@ impl Drop for Ticket {
         let lost = || self.device.unusable().unwrap_or(LoadError::DeviceLost);
         let error = self.error.take();
         let error = error.or_else(|| ended_by_itself.then(lost));
+        let ends = self.ends.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let ends = std::mem::take(ends);
         let ending = Ending {
             generation: self.generation,
             claim: self.claim.take(),
             before: self.before.take(),
-            ends: std::mem::take(self.ends.get_mut().unwrap_or_else(PoisonError::into_inner)),
+            was_in_heap: !ends.is_empty() || *self.leaves_heap.get_mut(),
+            ends,
             account: self.account.clone(),
             device: self.device.clone(),
             error,
@@ -164,6 +174,8 @@ struct Ending {
     claim: Option<Claim>,
     before: Option<(Instant, Snapshot)>,
     ends: Vec<StretchEnd>,
+    /// Whether readers' heaps have to be given back, or are just being.
+    was_in_heap: bool,
     account: Arc<Account>,
     device: DeviceHandle,
     error: Option<LoadError>,
@@ -182,7 +194,8 @@ impl Ending {
                 readers.clean_up(move || self.measure(Some(&Device::Cpu)));
             }
             // Tensors were on their way there without pinned memory.
-            Ok(_) if !self.ends.is_empty() => {
+            Ok(_) if self.was_in_heap => {
+                self.was_in_heap = false;
                 let (device, next) = (self.device.clone(), readers.clone());
                 readers.clean_up(move || {
                     clear_heap(std::mem::take(&mut self.ends));

@@ -8,7 +8,10 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -34,16 +37,17 @@ pub(super) struct Direct {
     file: File,
     length: u64,
     is_off: AtomicBool,
-    /// How many reads there were, and how long the fastest took, in nanoseconds a mebibyte.
-    reads: AtomicU32,
-    fastest: AtomicU64,
+    pace: Pace,
 }
 
 impl Direct {
     /// Opens the same file once more, where it is large and its file system has direct reads.
     pub(super) fn of(file: &File) -> Option<Self> {
         let length = file.metadata().ok()?.len();
-        (length >= LARGE_FILE).then(|| Self::open(file, length).ok())?
+        if length < LARGE_FILE || !shows_its_cache(file) {
+            return None;
+        }
+        Self::open(file, length).ok()
     }
 
     fn open(file: &File, length: u64) -> io::Result<Self> {
@@ -55,8 +59,7 @@ impl Direct {
             file,
             length,
             is_off: AtomicBool::new(false),
-            reads: AtomicU32::new(0),
-            fastest: AtomicU64::new(u64::MAX),
+            pace: Pace::new(),
         })
     }
 
@@ -94,10 +97,26 @@ impl Direct {
         }
         let begun = Instant::now();
         let read = buffer.fill(&self.file, offset, wanted).unwrap_or(0);
-        if read == 0 || self.is_slow(read, begun.elapsed()) {
+        if read == 0 || self.pace.is_slow(read, begun.elapsed()) {
             self.is_off.store(true, Relaxed);
         }
         !buffer.rest_at(&self.file, offset).is_empty()
+    }
+}
+
+/// How fast a disk is.
+struct Pace {
+    reads: AtomicU32,
+    /// How long the fastest read took, in nanoseconds a mebibyte.
+    fastest: AtomicU64,
+}
+
+impl Pace {
+    const fn new() -> Self {
+        Self {
+            reads: AtomicU32::new(0),
+            fastest: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// Whether the disk is slow, so far, after one more read.
@@ -107,6 +126,11 @@ impl Direct {
         let reads = self.reads.fetch_add(1, Relaxed) + 1;
         reads >= TRIED && Duration::from_nanos(fastest) > SLOWEST
     }
+}
+
+/// Whether what is read of a file shows as cached. Of a file on an overlay it does not: the file below has the pages.
+fn shows_its_cache(file: &File) -> bool {
+    file.read_exact_at(&mut [0], 0).is_ok() && is_cached(file, 0)
 }
 
 /// Whether the system has the page at this offset in its cache. One that does not say counts as one that has it.
@@ -127,8 +151,6 @@ fn is_cached(file: &File, offset: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::{buffer::SECTOR, *};
 
     const MIB: usize = super::MIB as usize;
@@ -158,14 +180,19 @@ mod tests {
         is_forgotten
     }
 
+    /// A file that is not cached, open for direct reads, and its bytes; nothing where the system has neither.
+    fn forgotten() -> Option<(Direct, File, Vec<u8>)> {
+        let (file, bytes) = file();
+        let direct = Direct::open(&file, bytes.len() as u64).ok();
+        let direct = direct.filter(|_| forget(&file))?;
+        Some((direct, file, bytes))
+    }
+
     #[test]
     fn what_is_not_cached_is_read_around_the_cache() {
-        let (file, bytes) = file();
-        if !forget(&file) {
+        let Some((direct, file, bytes)) = forgotten() else {
             return;
-        }
-        let direct =
-            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        };
         let _reads = DirectReads::begin();
         for (offset, len) in [
             (0, 8),
@@ -185,35 +212,30 @@ mod tests {
 
     #[test]
     fn what_follows_a_small_read_is_there_already() {
-        let (file, bytes) = file();
-        if !forget(&file) {
+        let Some((direct, _, bytes)) = forgotten() else {
             return;
-        }
-        let direct =
-            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        };
         let _reads = DirectReads::begin();
         let mut into = [0; 100];
         for offset in (10..AHEAD).step_by(50_000) {
             assert_eq!(direct.read(&mut into, offset as u64), 100);
             assert_eq!(into[..], bytes[offset..offset + 100]);
         }
-        assert_eq!(direct.reads.load(Relaxed), 1, "all at once");
+        assert_eq!(direct.pace.reads.load(Relaxed), 1, "all at once");
     }
 
     #[test]
     fn only_who_has_begun_to_read_directly_does() {
-        let (file, bytes) = file();
-        if !forget(&file) {
+        let Some((one, file, bytes)) = forgotten() else {
             return;
-        }
-        let [one, other] =
-            [(); 2].map(|()| Direct::open(&file, bytes.len() as u64).expect("direct reads"));
+        };
+        let other = Direct::open(&file, bytes.len() as u64).expect("opened once already");
         let mut into = [0; 8];
         assert_eq!(one.read(&mut into, 0), 0);
         let reads = DirectReads::begin();
         assert_eq!(one.read(&mut into, 0), 8);
         assert_eq!(other.read(&mut into, 0), 8);
-        let read = other.reads.load(Relaxed);
+        let read = other.pace.reads.load(Relaxed);
         assert_eq!(read, 1, "the buffer had another file's bytes");
         drop(reads);
         assert_eq!(one.read(&mut into, 0), 0);
@@ -221,12 +243,9 @@ mod tests {
 
     #[test]
     fn what_lies_behind_the_end_is_left_to_the_cache() {
-        let (file, bytes) = file();
-        if !forget(&file) {
+        let Some((direct, _, bytes)) = forgotten() else {
             return;
-        }
-        let direct =
-            Direct::open(&file, bytes.len() as u64).expect("a file system with direct reads");
+        };
         let _reads = DirectReads::begin();
         let mut into = vec![0; MIB];
         assert_eq!(direct.read(&mut into, bytes.len() as u64 - 10), 10);
@@ -235,29 +254,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_and_what_is_small_is_left_to_the_cache() {
-        let (file, bytes) = file();
-        let Ok(direct) = Direct::open(&file, bytes.len() as u64) else {
+    fn what_is_cached_is_left_to_the_cache() {
+        let Some((direct, file, _)) = forgotten() else {
             return;
         };
+        let _reads = DirectReads::begin();
         let mut into = vec![0; MIB];
         file.read_exact_at(&mut into, 0).expect("a mebibyte");
         assert_eq!(direct.read(&mut into, 0), 0);
-        assert_eq!(direct.read(&mut into[..8], 0), 0);
-        assert!(Direct::of(&file).is_none(), "the file is small");
+        assert!(forget(&file));
+        assert_eq!(direct.read(&mut into, 0), MIB);
+    }
+
+    #[test]
+    fn only_large_files_are_read_directly() {
+        let Some((_, file, _)) = forgotten() else {
+            return;
+        };
+        assert!(Direct::of(&file).is_none(), "it has five mebibytes");
+        file.set_len(LARGE_FILE).expect("a file of holes");
+        assert!(Direct::of(&file).is_some());
     }
 
     #[test]
     fn a_disk_is_slow_when_not_even_its_fastest_read_was_fast() {
-        let (file, bytes) = file();
         let slow = Duration::from_millis(2);
-        let disk = || Direct::open(&file, bytes.len() as u64).expect("direct reads");
-        let is_slow = |disk: &Direct| (0..TRIED).any(|_| disk.is_slow(MIB, slow));
-        assert!(is_slow(&disk()));
-        let busy = disk();
+        let is_slow = |pace: &Pace| (0..TRIED).any(|_| pace.is_slow(MIB, slow));
+        assert!(is_slow(&Pace::new()));
+        let busy = Pace::new();
         assert!(!busy.is_slow(MIB / 2, slow / 4));
         assert!(!is_slow(&busy), "one read was fast");
-        let tried = disk();
+        let tried = Pace::new();
         assert!(
             (1..TRIED).all(|_| !tried.is_slow(MIB, slow)),
             "not tried enough"
