@@ -1,7 +1,7 @@
 //! The frame guard: inference pauses between steps while it costs frames.
 //!
 //! Measures the work of every frame, all of [`Main`], against
-//! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it.
+//! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it. Loads and releases rest meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,11 @@ use crate::CandlePlugin;
 
 mod gate;
 mod policy;
+mod rest;
 
 pub(crate) use gate::{Running, StepGate};
 use policy::{Frame, Policy};
+pub(crate) use rest::Rest;
 
 /// Watches the frames of an app.
 #[derive(Resource)]
@@ -24,6 +26,9 @@ struct FrameGuard {
     /// The policy's clock starts here.
     since: Instant,
     begun: Instant,
+    /// When the last frame ended, and how long it took.
+    ended: Instant,
+    worked: Duration,
     /// What the gate had counted when the frame began, and whether a step was running.
     steps: (u64, bool),
 }
@@ -43,22 +48,33 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
         policy,
         since: now,
         begun: now,
+        ended: now,
+        worked: Duration::ZERO,
         steps: (0, false),
     });
     let watch = (
         begin_frame.before(Main::run_main),
         end_frame.after(Main::run_main),
     );
-    app.init_resource::<StepGate>().add_systems(Main, watch);
+    app.init_resource::<StepGate>()
+        .init_resource::<Rest>()
+        .add_systems(Main, watch);
 }
 
-fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>) {
-    guard.begun = Instant::now();
+fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
+    let now = Instant::now();
+    guard.begun = now;
+    if guard.policy.is_some() {
+        let gap = now - guard.ended;
+        rest.begin(now, rest::length(guard.worked, gap));
+    }
     guard.steps = (gate.steps(), gate.is_running());
 }
 
-fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>) {
+fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
+    rest.end();
     let now = Instant::now();
+    (guard.ended, guard.worked) = (now, now - guard.begun);
     let (steps, was_running) = guard.steps;
     let frame = Frame {
         end: now - guard.since,
@@ -70,5 +86,47 @@ fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>) {
         gate.close();
     } else {
         gate.open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Whether there was a rest, as each frame saw it.
+    #[derive(Resource, Default)]
+    struct Rests(Vec<bool>);
+
+    /// An app that has worked for 5 ms and waited for 10 before each of two frames, and whether others rested in them.
+    fn rests_in(targets: [Option<Duration>; 2]) -> Vec<bool> {
+        let mut app = App::new();
+        let look = |rest: Res<Rest>, mut rests: ResMut<Rests>| rests.0.push(rest.has_begun());
+        app.init_resource::<Rests>().add_systems(Update, look);
+        for target in targets {
+            guard_frames(&mut app, target);
+            let mut guard = app.world_mut().resource_mut::<FrameGuard>();
+            guard.worked = 5 * MS;
+            guard.ended = Instant::now()
+                .checked_sub(10 * MS)
+                .expect("the machine runs for longer");
+            app.update();
+            assert!(
+                !app.world().resource::<Rest>().has_begun(),
+                "between frames"
+            );
+        }
+        std::mem::take(&mut app.world_mut().resource_mut::<Rests>().0)
+    }
+
+    #[test]
+    fn others_rest_while_a_frame_works() {
+        assert_eq!(rests_in([Some(16 * MS); 2]), [true, true]);
+    }
+
+    #[test]
+    fn nobody_rests_any_more_where_the_target_was_taken_away() {
+        assert_eq!(rests_in([Some(16 * MS), None]), [true, false]);
     }
 }

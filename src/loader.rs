@@ -22,6 +22,7 @@ use candle_core::DType;
 use crate::{
     CandlePlugin, DeviceChoice, LoadError, ModelSource, Pipeline, ResourceManager,
     device::DeviceThread,
+    frame_guard::Rest,
     kinds::kind_name,
     lifeline::{Lifeline, Watch},
     manager::{Event, Mailbox},
@@ -81,6 +82,8 @@ pub struct LoaderService {
     /// Other apps of the process may use them, too.
     readers: Option<Arc<Readers>>,
     devices: Devices,
+    /// When loads leave the machine to the game.
+    rest: Rest,
 }
 
 /// Who loads, and where.
@@ -167,6 +170,7 @@ impl LoaderService {
             generation,
             account,
             readers,
+            rest: self.rest.clone(),
             device: thread.handle(),
             mailbox,
         };
@@ -203,7 +207,7 @@ impl LoaderService {
 }
 
 impl FromWorld for LoaderService {
-    fn from_world(_: &mut World) -> Self {
+    fn from_world(world: &mut World) -> Self {
         let plugin = CandlePlugin::default();
         Self {
             app: Lifeline::new(),
@@ -211,6 +215,7 @@ impl FromWorld for LoaderService {
             shutdown_timeout: plugin.shutdown_timeout,
             readers: None,
             devices: Devices::new(&plugin),
+            rest: world.get_resource_or_init::<Rest>().clone(),
         }
     }
 }

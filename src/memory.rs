@@ -21,6 +21,10 @@ mod line;
 mod metal;
 mod release;
 mod room;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod stretch;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[path = "memory/no_stretch.rs"]
 mod stretch;
 mod view;
 
@@ -40,7 +44,7 @@ pub(crate) use release::{Snapshot, report};
 pub(crate) use room::{ensure_available, is_worth_a_look};
 #[cfg(feature = "cuda")]
 pub(crate) use room::{ensure_free, free_bytes};
-pub(crate) use stretch::{MAPPED, Stretch, StretchEnd};
+pub(crate) use stretch::{Footprint, MAPPED, SMALL, Stretch};
 pub use view::{DeviceMemory, ModelMemory};
 
 /// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of

@@ -1,10 +1,12 @@
-//! Steps wait where they cost frames, at most a quarter of a second, and not where waiting would not help.
+//! Steps wait where they cost frames, at most a quarter of a second, and not where waiting would not help. Reads rest
+//! while a frame works.
 
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,7 +15,7 @@ use bevy_candle::{
     LoadSteps, MemoryFiles, ModelFiles, Plan, Steps,
     candle_nn::VarBuilder,
     prelude::*,
-    test_kit::{run_until, run_until_state, wait_until},
+    test_kit::{Fake, FakeModel, run_until, run_until_state, wait_until},
 };
 
 /// With this target every frame is late.
@@ -149,6 +151,79 @@ fn a_game_with_time_to_spare_is_not_paused() {
     run_until(&mut app, "the end of the job", |world| {
         world.get::<Infer<Ticker>>(job).is_none()
     });
+}
+
+/// A folder on a slow disk, which counts its reads.
+struct SlowFiles {
+    files: Arc<dyn ModelFiles>,
+    reads: Count,
+}
+
+impl ModelFiles for SlowFiles {
+    fn names(&self) -> Result<Vec<String>, LoadError> {
+        self.files.names()
+    }
+
+    fn len(&self, name: &str) -> Result<u64, LoadError> {
+        self.files.len(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(1));
+        self.files.read_at(name, offset, buf)
+    }
+}
+
+/// Reads that begin in 5 ms of the middle of a frame, of which each comes 20 ms after the last: the median of nine.
+fn reads_in_a_frame(frame_target: Option<Duration>) -> u32 {
+    let reads = Count::default();
+    let model = FakeModel::new("slow").tensors(10_000, 4);
+    let files = SlowFiles {
+        files: model.files(),
+        reads: reads.clone(),
+    };
+    let mut app = App::new();
+    let in_frame = Arc::new(Mutex::new(Vec::new()));
+    let (counted, counter) = (in_frame.clone(), reads.clone());
+    let work = move || {
+        thread::sleep(Duration::from_millis(2));
+        let before = counter.load(Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(5));
+        let reads = counter.load(Ordering::SeqCst) - before;
+        counted.lock().expect("nobody panics").push(reads);
+    };
+    app.add_plugins((
+        MinimalPlugins,
+        CandlePlugin {
+            frame_target,
+            ..default()
+        },
+        ModelPlugin::<Fake>::default(),
+    ))
+    .add_systems(Update, work);
+    app.world_mut()
+        .resource_mut::<ModelManager<Fake>>()
+        .load(ModelSource::files("slow", Arc::new(files)));
+    run_until(&mut app, "the first reads", |_| {
+        thread::sleep(Duration::from_millis(20));
+        reads.load(Ordering::SeqCst) > 10
+    });
+    in_frame.lock().expect("nobody panics").clear();
+    for _ in 0..9 {
+        app.update();
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut seen = in_frame.lock().expect("nobody panics").clone();
+    seen.sort_unstable();
+    seen[4]
+}
+
+#[test]
+fn reads_rest_while_a_frame_works_where_the_game_has_said_a_target() {
+    let _alone = alone();
+    assert_eq!(reads_in_a_frame(Some(Duration::from_millis(16))), 0);
+    assert!(reads_in_a_frame(None) > 0, "they do not without one");
 }
 
 #[test]

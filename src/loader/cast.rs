@@ -61,6 +61,15 @@ impl HostTensor {
         })
     }
 
+    /// Where the memory lies that was taken.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        fn of<T>(values: &Vec<T>) -> Range<usize> {
+            let first = values.as_ptr().addr();
+            first..first + values.capacity() * size_of::<T>()
+        }
+        with_values!(self, values => of(values))
+    }
+
     /// Has the elements up to `end` be there, as zeros; the memory does not move.
     pub(super) fn grow_to(&mut self, end: usize) {
         fn grow<T: Zeroable + Clone>(values: &mut Vec<T>, end: usize) {

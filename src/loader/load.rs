@@ -15,6 +15,7 @@ use super::{
 use crate::{
     ModelFiles, Pipeline,
     device::DeviceHandle,
+    frame_guard::Rest,
     infer::{Host, Job},
     lifeline::{Lifeline, Watch},
     manager::Mailbox,
@@ -92,6 +93,7 @@ pub(super) struct LoadSetup<P: Pipeline> {
     pub(super) generation: u64,
     pub(super) account: Arc<Account>,
     pub(super) readers: ReaderHandle,
+    pub(super) rest: Rest,
     pub(super) device: DeviceHandle,
     pub(super) mailbox: Mailbox<P>,
 }
@@ -112,7 +114,7 @@ impl<P: Pipeline> LoadSetup<P> {
             jobs,
             mailbox: self.mailbox.clone(),
         };
-        spawn_owner::<P>(&self.device, &self.readers, setup)
+        spawn_owner::<P>(&self.device, &self.readers, &self.rest, setup)
     }
 
     fn into_task(

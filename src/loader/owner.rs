@@ -22,6 +22,7 @@ use super::{
 use crate::{
     LoadError, Pipeline,
     device::{DeviceContext, DeviceHandle, Lent, hear_of_others},
+    frame_guard::Rest,
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
     manager::{Built, Event, Mailbox},
@@ -73,6 +74,7 @@ pub(super) struct OwnerLink<C> {
 pub(super) fn spawn_owner<P: Pipeline>(
     device: &DeviceHandle,
     readers: &ReaderHandle,
+    rest: &Rest,
     setup: OwnerSetup<P>,
 ) -> OwnerLink<P::Config> {
     let (inbox, received) = unbounded();
@@ -84,6 +86,7 @@ pub(super) fn spawn_owner<P: Pipeline>(
         setup.account.clone(),
         device.clone(),
         readers.clone(),
+        rest.clone(),
         tell,
     ));
     let link = OwnerLink {
@@ -137,7 +140,9 @@ impl<P: Pipeline> Owner<P> {
             watch.cut().await;
             Ok(())
         };
-        match future::or(unwanted, life.as_mut()).await {
+        let end = future::or(unwanted, life.as_mut()).await;
+        ticket.rest().pass().await;
+        match end {
             Ok(()) => {
                 if lent.settle() {
                     ticket.before_release(&lent.device);

@@ -19,7 +19,11 @@ use super::{
 #[cfg(feature = "cuda")]
 use super::{lender::Lender, pinned::Pinned, staging::Lift};
 use crate::{
-    LoadError, ModelFiles, memory::Stretch, panics::caught, signal::Signal, source::DirectReads,
+    LoadError, ModelFiles,
+    memory::{SMALL, Stretch},
+    panics::caught,
+    signal::Signal,
+    source::DirectReads,
 };
 
 /// What every reader of one load needs.
@@ -39,20 +43,15 @@ impl<C> Reading<C> {
     /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
-        let bytes = sum(batch.iter().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
-        // Before the stretch, which has room for the tensors alone.
-        let mut reserved = Vec::with_capacity(batch.len());
-        let (mut stretch, end) = Stretch::take(bytes, batch.len(), self.huge_pages);
-        ticket.keep_to_the_end(end);
-        for (name, tensor) in batch {
-            if !ticket.is_wanted() {
-                return Ok(false);
-            }
-            let values = self.reserve(&name, &tensor)?;
-            reserved.push((name, tensor, values));
+        let mut reserved = self.reserve_small(&batch)?;
+        let mut stretch = self.stretch_for(&batch);
+        let whole = self.reserve_others(&batch, &mut reserved, ticket);
+        let blocks = reserved.iter().flatten().map(HostTensor::addresses);
+        ticket.keep_to_the_end(stretch.close(blocks));
+        if !whole? {
+            return Ok(false);
         }
-        stretch.close();
-        for (name, tensor, mut values) in reserved {
+        for ((name, tensor), mut values) in batch.into_iter().zip(reserved.into_iter().flatten()) {
             if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
                 return Ok(false);
             }
@@ -66,6 +65,43 @@ impl<C> Reading<C> {
             let _ = self.owner.try_send(ToOwner::Tensor(arrived));
         }
         Ok(true)
+    }
+
+    /// Takes the memory of small tensors, which are to lie in no stretch.
+    fn reserve_small(&self, batch: &Batch) -> Result<Vec<Option<HostTensor>>, LoadError> {
+        let reserve = |(name, tensor): &(Arc<str>, TensorPlan)| {
+            let values = self.is_small(tensor).then(|| self.reserve(name, tensor));
+            values.transpose()
+        };
+        batch.iter().map(reserve).collect()
+    }
+
+    fn stretch_for(&self, batch: &Batch) -> Stretch {
+        let others = || batch.iter().filter(|(_, tensor)| !self.is_small(tensor));
+        let bytes = sum(others().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
+        Stretch::take(bytes, others().count(), self.huge_pages)
+    }
+
+    /// Takes the memory of all others; the thread allocates nothing else meanwhile. Returns whether it was all.
+    fn reserve_others(
+        &self,
+        batch: &Batch,
+        reserved: &mut [Option<HostTensor>],
+        ticket: &Ticket,
+    ) -> Result<bool, LoadError> {
+        for ((name, tensor), values) in batch.iter().zip(reserved) {
+            if !ticket.rests_and_goes_on() {
+                return Ok(false);
+            }
+            if values.is_none() {
+                *values = Some(self.reserve(name, tensor)?);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_small(&self, tensor: &TensorPlan) -> bool {
+        tensor.run_bytes(self.dtype) < SMALL as u64
     }
 
     fn reserve(&self, name: &str, tensor: &TensorPlan) -> Result<HostTensor, LoadError> {
@@ -153,7 +189,7 @@ impl<C> Reading<C> {
     ) -> Result<bool, LoadError> {
         let size = tensor.stored.size_in_bytes();
         for elements in chunks(tensor.elements(), bytes / size) {
-            if !ticket.is_wanted() {
+            if !ticket.rests_and_goes_on() {
                 return Ok(false);
             }
             let (bytes, before) = (elements.len() * size, elements.start * size);

@@ -1,6 +1,7 @@
 //! [`Ticket`]: travels with every buffer of a load; its end is the proof that the memory is back.
 
 use std::{
+    collections::LinkedList,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,16 +10,21 @@ use std::{
 };
 
 use candle_core::Device;
+use tracing::debug;
 
 use crate::{
     LoadError, ReleaseReport,
     device::{DeviceContext, DeviceHandle},
+    frame_guard::Rest,
     lifeline::Watch,
-    memory::{self, Account, Claim, Snapshot, StretchEnd},
+    memory::{self, Account, Claim, Footprint, Snapshot},
     state::Ended,
 };
 
 use super::readers::ReaderHandle;
+
+/// Bytes of a model that may stay with the C library, or a hundredth of them.
+const LEFT: u64 = 1 << 20;
 
 /// A load or a model has ended, and its memory is back.
 pub(crate) struct Gone {
@@ -54,12 +60,14 @@ pub(crate) struct Ticket {
     error: OnceLock<LoadError>,
     claim: OnceLock<Claim>,
     before: OnceLock<(Instant, Snapshot)>,
-    ends: Mutex<Vec<StretchEnd>>,
+    /// A list: a vector would grow on one reader's heap, just where another's thread puts its tensors.
+    footprints: Mutex<LinkedList<Footprint>>,
     /// The cleaner has been asked to give the readers' heaps back.
     leaves_heap: AtomicBool,
     account: Arc<Account>,
     device: DeviceHandle,
     readers: ReaderHandle,
+    rest: Rest,
     generation: u64,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -71,6 +79,7 @@ impl Ticket {
         account: Arc<Account>,
         device: DeviceHandle,
         readers: ReaderHandle,
+        rest: Rest,
         tell: impl FnOnce(Gone) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -78,11 +87,12 @@ impl Ticket {
             error: OnceLock::new(),
             claim: OnceLock::new(),
             before: OnceLock::new(),
-            ends: Mutex::default(),
+            footprints: Mutex::default(),
             leaves_heap: AtomicBool::new(false),
             account,
             device,
             readers,
+            rest,
             generation,
             tell: Some(Box::new(tell)),
         }
@@ -91,6 +101,17 @@ impl Ticket {
     /// Whether the load still goes on: asked between chunks.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.watch.is_cut() && self.error.get().is_none()
+    }
+
+    /// Rests while the game works; returns whether the load goes on.
+    pub(crate) fn rests_and_goes_on(&self) -> bool {
+        while self.is_wanted() && self.rest.rest_a_moment() {}
+        self.is_wanted()
+    }
+
+    /// When others of the app rest.
+    pub(super) fn rest(&self) -> &Rest {
+        &self.rest
     }
 
     /// Ends the load with its first error.
@@ -114,19 +135,23 @@ impl Ticket {
         let _ = self.claim.set(claim);
     }
 
-    /// Keeps what lies behind tensors until their memory is back.
-    pub(crate) fn keep_to_the_end(&self, end: StretchEnd) {
-        let ends = self.ends.lock();
-        ends.unwrap_or_else(PoisonError::into_inner).push(end);
+    /// Keeps where tensors lie until their memory is back.
+    pub(crate) fn keep_to_the_end(&self, footprint: Footprint) {
+        let footprints = self.footprints.lock();
+        let mut footprints = footprints.unwrap_or_else(PoisonError::into_inner);
+        footprints.push_back(footprint);
     }
 
-    /// Gives back what lay behind tensors that have gone to a device with memory of its own.
+    /// Gives back where tensors lay that have gone to a device with memory of its own.
     pub(crate) fn leave_heap(&self) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let ends = std::mem::take(&mut *ends);
-        if !ends.is_empty() {
+        let footprints = self.footprints.lock();
+        let footprints = std::mem::take(&mut *footprints.unwrap_or_else(PoisonError::into_inner));
+        if !footprints.is_empty() {
             self.leaves_heap.store(true, Ordering::Relaxed);
-            self.readers.clean_up(move || clear_heap(ends));
+            let rest = self.rest.clone();
+            let claimed = self.claimed();
+            self.readers
+                .clean_up(move || clear_heap(footprints, claimed, &rest));
         }
     }
 
@@ -143,16 +168,17 @@ impl Drop for Ticket {
         let lost = || self.device.unusable().unwrap_or(LoadError::DeviceLost);
         let error = self.error.take();
         let error = error.or_else(|| ended_by_itself.then(lost));
-        let ends = self.ends.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let ends = std::mem::take(ends);
+        let footprints = self.footprints.get_mut();
+        let footprints = std::mem::take(footprints.unwrap_or_else(PoisonError::into_inner));
         let ending = Ending {
             generation: self.generation,
             claim: self.claim.take(),
             before: self.before.take(),
-            was_in_heap: !ends.is_empty() || *self.leaves_heap.get_mut(),
-            ends,
+            was_in_heap: !footprints.is_empty() || *self.leaves_heap.get_mut(),
+            footprints,
             account: self.account.clone(),
             device: self.device.clone(),
+            rest: self.rest.clone(),
             error,
             tell: self.tell.take(),
         };
@@ -162,10 +188,19 @@ impl Drop for Ticket {
     }
 }
 
-/// Gives back what is free before the ends of stretches, which are needed for it and go then.
-fn clear_heap(ends: Vec<StretchEnd>) {
-    memory::trim_heap();
-    drop(ends);
+/// Gives back what tensors of so many bytes lay on, while the game waits for its next frame.
+fn clear_heap(footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
+    let mut left = 0;
+    for footprint in footprints {
+        rest.wait();
+        left += footprint.give_back();
+    }
+    // What is left costs the game its own free blocks, and holds it up.
+    if left > LEFT.max(bytes / 100) {
+        debug!("{left} bytes are still with the C library: trimming all of it");
+        rest.wait();
+        memory::trim_heap();
+    }
 }
 
 /// What is left to do when all buffers are dropped. Tells in any case, measured or not.
@@ -173,11 +208,12 @@ struct Ending {
     generation: u64,
     claim: Option<Claim>,
     before: Option<(Instant, Snapshot)>,
-    ends: Vec<StretchEnd>,
+    footprints: LinkedList<Footprint>,
     /// Whether readers' heaps have to be given back, or are just being.
     was_in_heap: bool,
     account: Arc<Account>,
     device: DeviceHandle,
+    rest: Rest,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
 }
@@ -189,16 +225,19 @@ impl Ending {
         match context.lend() {
             Ok(lent) if lent.device.is_cpu() => {
                 // What jobs have used, on all threads of the device.
-                let ends = rayon::broadcast(|_| StretchEnd::of_this_heap());
-                self.ends.extend(ends);
-                readers.clean_up(move || self.measure(Some(&Device::Cpu)));
+                let used = rayon::broadcast(|_| Footprint::of_this_heap());
+                self.footprints.extend(used);
+                readers.clean_up(move || {
+                    self.clear_heap();
+                    self.measure(Some(&Device::Cpu));
+                });
             }
             // Tensors were on their way there without pinned memory.
             Ok(_) if self.was_in_heap => {
                 self.was_in_heap = false;
                 let (device, next) = (self.device.clone(), readers.clone());
                 readers.clean_up(move || {
-                    clear_heap(std::mem::take(&mut self.ends));
+                    self.clear_heap();
                     device.run(move |context| self.release(context, &next));
                 });
             }
@@ -206,6 +245,11 @@ impl Ending {
             Ok(lent) => self.measure(lent.settle().then_some(&lent.device)),
             Err(_) => self.measure(None),
         }
+    }
+
+    fn clear_heap(&mut self) {
+        let footprints = std::mem::take(&mut self.footprints);
+        clear_heap(footprints, self.claimed(), &self.rest);
     }
 
     fn measure(mut self, device: Option<&Device>) {
@@ -225,7 +269,7 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
-        self.ends = Vec::new();
+        self.clear_heap();
         self.claim = None;
         self.account.close();
         // A device that was lost meanwhile has not released anything, whoever let go of it.

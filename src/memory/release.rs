@@ -125,13 +125,15 @@ pub(super) fn card(device: &Device) -> Option<Card> {
     }
 }
 
-/// Gives what was dropped back to the system. Runs on the device thread: it may take milliseconds.
-fn give_back(device: &Device) {
-    match device {
-        Device::Cpu => cpu::trim(),
-        #[cfg(feature = "cuda")]
-        Device::Cuda(device) => cuda::trim(device),
-        _ => {}
+/// Gives what was dropped on a card back to its driver. Runs on the device thread: it may take milliseconds.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(unused_variables, reason = "only CUDA devices have a pool")
+)]
+fn trim_pool(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        cuda::trim(device);
     }
 }
 
@@ -142,7 +144,7 @@ pub(crate) fn report(
     before: Option<Snapshot>,
     since: Option<Instant>,
 ) -> ReleaseReport {
-    give_back(device);
+    trim_pool(device);
     let after = Snapshot::take(device);
     let freed = before.and_then(|before| freed(claimed, before.in_use?, after.in_use?));
     let card = before.and_then(|before| Some(Card::report(before.card?, after.card?)));

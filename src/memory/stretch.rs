@@ -1,270 +1,362 @@
-//! Memory for the tensors of a batch, from one stretch of the C library's heap.
+//! Memory for the tensors of a batch, from one stretch of the C library's heap, and its way back to the system.
 //!
 //! A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it to
 //! its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. It maps what is larger than any such
 //! block that was freed, so a stretch is taken and freed for that. Then it is taken as one block and given back but for
-//! its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already.
+//! its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already. When all
+//! are taken, what is not touched yet has small pages again: later a few bytes there would take a huge one, and keep it.
 //!
-//! What is free at the end of a thread's heap glibc keeps, up to 64 MiB for each thread, and its `malloc_trim` only looks
-//! at what lies before blocks in use. So a small block is left behind each stretch, until the model is gone and the
-//! heap trimmed. And when a stretch is full, what is not touched yet has small pages again: later a few bytes there would
-//! take a huge one, and keep it.
+//! glibc keeps what is freed. Its `malloc_trim` gives it back, but not what is free at the end of a thread's heap, up to
+//! 64 MiB; and it takes the game's free blocks along, which the game then has to be given page by page in its next frame,
+//! and holds up whoever allocates meanwhile. So the first bytes of a stretch stay until the model is gone. Then they
+//! grow over the blocks again, which only works where nothing is in the way; what is inside is given back by page.
+//! Small blocks would be in the way, since glibc keeps those for the thread that frees them: they are taken elsewhere.
 //!
 //! All of this only holds places in glibc's heap: no page of it is touched but for a few headers, and nobody else's
-//! allocator hears of it. A batch of very many tiny tensors may not fit in its stretch; what does not is given back
-//! when the thread's heap has the next one behind it.
+//! allocator hears of it.
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-use glibc::Placeholder;
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-use std::ops::Range;
+use std::{hint::black_box, ops::Range, ptr::NonNull};
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-use super::cpu::advise;
+use super::cpu::{LARGE, advise};
 
 /// The C library maps larger blocks one by one, whatever it has learned; it takes the others from its heaps.
 pub(crate) const MAPPED: usize = 32 << 20;
 
-/// A stretch of the heap, for the blocks of a batch, until they are full. Other systems have none.
+/// Blocks of fewer bytes may be kept by the C library for the thread that frees them: they lie in no stretch.
+pub(crate) const SMALL: usize = 2 << 10;
+
+/// Free places of fewer bytes are left to whom they fit: most are a few bytes, and there are many.
+const PLACE: usize = 128 << 10;
+
+/// Free places that are taken meanwhile, at most.
+const PLACES: usize = 256;
+
+/// What a block takes beside its bytes, at most: its header and its alignment.
+const BESIDE: usize = 32;
+
+/// A stretch of the heap, for the blocks of a batch, until they are full.
 #[derive(Default)]
 pub(crate) struct Stretch {
     /// Keeps what follows it free.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     start: Option<Placeholder>,
-    /// What has huge pages.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    huge: Option<Range<usize>>,
+    addresses: Range<usize>,
+    huge: bool,
+    /// Free places elsewhere, which are taken meanwhile.
+    elsewhere: Vec<Placeholder>,
 }
 
-/// Lies behind the blocks of a stretch, and has their memory given back by the next trim after they are dropped.
-#[derive(Default)]
-pub(crate) struct StretchEnd {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    _placeholder: Option<Placeholder>,
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 impl Stretch {
-    /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. The end is to live as
-    /// long as the blocks.
-    pub(crate) fn take(bytes: u64, blocks: usize, huge: bool) -> (Self, StretchEnd) {
-        let Some(mut start) = glibc::room(bytes, blocks) else {
-            return Default::default();
+    /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. Until all are taken the
+    /// thread is to allocate nothing else.
+    pub(crate) fn take(bytes: u64, blocks: usize, huge: bool) -> Self {
+        let elsewhere = Vec::with_capacity(PLACES);
+        let Some(mut start) = room(bytes, blocks) else {
+            return Self::default();
         };
         let addresses = start.addresses();
         if huge {
             advise(addresses.clone(), libc::MADV_HUGEPAGE);
         }
-        let end = glibc::behind(&addresses);
-        start.shrink_to(1);
-        let stretch = Self {
+        start.resize(1);
+        let mut stretch = Self {
             start: Some(start),
-            huge: huge.then_some(addresses),
+            addresses,
+            huge,
+            elsewhere,
         };
-        (stretch, StretchEnd { _placeholder: end })
+        stretch.take_places_elsewhere();
+        stretch
     }
 
-    /// Lets its blocks have the first bytes, too: all are taken.
-    pub(crate) fn close(&mut self) {
-        self.start = None;
+    /// The C library takes the smallest place in which a block fits: only those that are larger than this one are left.
+    fn take_places_elsewhere(&mut self) {
+        let mut bytes = self.addresses.len() / 2;
+        while bytes >= PLACE && self.elsewhere.len() < PLACES {
+            match Placeholder::take(bytes) {
+                Some(place) if !self.addresses.contains(&place.addresses().start) => {
+                    self.elsewhere.push(place);
+                }
+                _ => bytes /= 2,
+            }
+        }
+    }
+
+    /// All blocks of the batch are taken: these. Returns what is to outlive them.
+    pub(crate) fn close(&mut self, blocks: impl Iterator<Item = Range<usize>>) -> Footprint {
+        self.elsewhere = Vec::new();
+        let start = self.start.take();
+        let first = start.as_ref().map(|start| start.addresses().start);
+        let (mut bytes, mut elsewhere) = (1, 0);
+        for block in blocks {
+            let is_here = self.addresses.contains(&block.start) && block.end <= self.addresses.end;
+            match first {
+                Some(first) if is_here => bytes = bytes.max(block.end - first),
+                // What is mapped goes by itself.
+                _ if block.len() > MAPPED => {}
+                _ => elsewhere += block.len() as u64,
+            }
+        }
+        Footprint {
+            start,
+            bytes,
+            elsewhere,
+        }
     }
 }
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-impl Stretch {
-    pub(crate) fn take(_: u64, _: usize, _: bool) -> (Self, StretchEnd) {
-        Default::default()
-    }
-
-    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
-    pub(crate) fn close(&mut self) {}
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 impl Drop for Stretch {
     fn drop(&mut self) {
-        if let Some(addresses) = self.huge.take() {
-            advise(addresses, libc::MADV_NOHUGEPAGE);
+        if self.huge {
+            advise(self.addresses.clone(), libc::MADV_NOHUGEPAGE);
         }
     }
 }
 
-impl StretchEnd {
-    /// The same for what is free now at the end of the calling thread's heap, up to 32 MiB.
+/// Where the blocks of a stretch lie, from its first bytes to the end of the last block.
+#[derive(Default)]
+pub(crate) struct Footprint {
+    start: Option<Placeholder>,
+    bytes: usize,
+    /// Bytes of blocks that lie somewhere else.
+    elsewhere: u64,
+}
+
+impl Footprint {
+    /// What is free in the calling thread's own heap, up to 32 MiB.
     pub(crate) fn of_this_heap() -> Self {
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
-        {
-            let free = glibc::room(MAPPED as u64, 1);
-            let _placeholder = free.and_then(|free| glibc::behind(&free.addresses()));
-            Self { _placeholder }
-        }
-        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-        Self::default()
-    }
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-mod glibc {
-    use std::{hint::black_box, ops::Range, ptr::NonNull};
-
-    use super::MAPPED;
-    use crate::memory::cpu::LARGE;
-
-    /// What a block takes beside its bytes, at most: its header and its alignment.
-    const BESIDE: usize = 32;
-
-    /// What else the thread may allocate while it takes its blocks: the list of ends grows.
-    const ASIDE: usize = 8 << 10;
-
-    /// The size of an end: not kept in a thread's cache when it is freed.
-    const END: usize = 4 << 10;
-
-    /// A block of the heap in which nothing is ever written.
-    pub(super) struct Placeholder {
-        address: NonNull<libc::c_void>,
-        bytes: usize,
-    }
-
-    #[expect(unsafe_code, reason = "the block is not of this thread")]
-    // SAFETY: blocks of `malloc` may be freed on any thread, and nothing is in this one.
-    unsafe impl Send for Placeholder {}
-
-    impl Placeholder {
-        fn take(bytes: usize) -> Option<Self> {
-            #[expect(
-                unsafe_code,
-                reason = "this very heap is wanted, whatever allocator the game has"
-            )]
-            // SAFETY: `malloc` takes any number of bytes.
-            let address = unsafe { libc::malloc(bytes) };
-            // A block in which nothing is written would be optimized away.
-            let address = NonNull::new(black_box(address))?;
-            Some(Self { address, bytes })
-        }
-
-        pub(super) fn addresses(&self) -> Range<usize> {
-            let first = self.address.addr().get();
-            first..first + self.bytes
-        }
-
-        /// Gives all but its first bytes back.
-        pub(super) fn shrink_to(&mut self, bytes: usize) {
-            #[expect(unsafe_code, reason = "as it was taken")]
-            // SAFETY: the block came from `malloc`, is alive, and is this value's alone; it is replaced by what is
-            // returned, and left alone where that is nothing.
-            let shrunk = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
-            if let Some(address) = NonNull::new(shrunk) {
-                self.address = address;
-                self.bytes = bytes;
-            }
+        let start = room(MAPPED as u64, 1);
+        Self {
+            bytes: start.as_ref().map_or(0, |free| free.bytes),
+            start,
+            elsewhere: 0,
         }
     }
 
-    impl Drop for Placeholder {
-        fn drop(&mut self) {
-            #[expect(unsafe_code, reason = "as it was taken")]
-            // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
-            unsafe {
-                libc::free(self.address.as_ptr());
-            }
-        }
-    }
-
-    /// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
-    /// mapped.
-    pub(super) fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
-        if bytes < LARGE as u64 || bytes > MAPPED as u64 {
-            return None;
-        }
-        // Less than what is always mapped.
-        let bytes = bytes as usize + (blocks + 1) * BESIDE + ASIDE;
-        let bytes = bytes.min(MAPPED - (64 << 10));
-        drop(Placeholder::take(bytes));
-        Placeholder::take(bytes)
-    }
-
-    /// A block behind others, where the rest of the heap is there. What fits into free places elsewhere goes there first;
-    /// a block of the others' size fits into none, or they would be there.
-    pub(super) fn behind(others: &Range<usize>) -> Option<Placeholder> {
-        let mut elsewhere = Vec::new();
-        let mut bytes = END;
-        loop {
-            let mut placeholder = Placeholder::take(bytes)?;
-            let distance = placeholder.addresses().start.checked_sub(others.end);
-            if distance.is_some_and(|bytes| bytes < END) {
-                placeholder.shrink_to(END);
-                return Some(placeholder);
-            }
-            if bytes >= others.len() {
-                return None;
-            }
-            elsewhere.push(placeholder);
-            bytes = (2 * bytes).min(others.len());
+    /// Gives the memory back to the system, after the blocks were dropped. Returns how many bytes may still be with the C
+    /// library.
+    pub(crate) fn give_back(self) -> u64 {
+        let Some(mut free) = self.start else {
+            return self.elsewhere;
+        };
+        let place = free.address;
+        free.resize(self.bytes);
+        free.give_pages_back();
+        if (free.address, free.bytes) == (place, self.bytes) {
+            self.elsewhere
+        } else {
+            self.elsewhere + self.bytes as u64
         }
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+/// A block of the heap in which nothing is ever written.
+struct Placeholder {
+    address: NonNull<libc::c_void>,
+    bytes: usize,
+}
+
+#[expect(unsafe_code, reason = "the block is not of this thread")]
+// SAFETY: blocks of `malloc` may be freed on any thread, and nothing is in this one.
+unsafe impl Send for Placeholder {}
+
+impl Placeholder {
+    fn take(bytes: usize) -> Option<Self> {
+        #[expect(
+            unsafe_code,
+            reason = "this very heap is wanted, whatever allocator the game has"
+        )]
+        // SAFETY: `malloc` takes any number of bytes.
+        let address = unsafe { libc::malloc(bytes) };
+        // A block in which nothing is written would be optimized away.
+        let address = NonNull::new(black_box(address))?;
+        Some(Self { address, bytes })
+    }
+
+    fn addresses(&self) -> Range<usize> {
+        let first = self.address.addr().get();
+        first..first + self.bytes
+    }
+
+    /// Gives all but its first bytes back to the heap, or takes what follows it. Where that is not free, the block moves;
+    /// where there is no memory, nothing happens.
+    fn resize(&mut self, bytes: usize) {
+        #[expect(unsafe_code, reason = "as it was taken")]
+        // SAFETY: the block came from `malloc`, is alive, and is this value's alone; it is replaced by what is
+        // returned, and left alone where that is nothing.
+        let resized = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
+        if let Some(address) = NonNull::new(resized) {
+            self.address = address;
+            self.bytes = bytes;
+        }
+    }
+
+    /// Gives the memory of its whole pages back to the system; the block keeps its place.
+    fn give_pages_back(&self) {
+        let page = page_size();
+        let (start, end) = (self.addresses().start, self.addresses().end);
+        let (start, end) = (start.next_multiple_of(page), end / page * page);
+        if start >= end {
+            return;
+        }
+        #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
+        // SAFETY: the pages lie in this block as a whole, which is this value's alone, and in which nothing is. They
+        // read as zeros afterwards.
+        unsafe {
+            let pages = self.address.as_ptr().with_addr(start);
+            libc::madvise(pages, end - start, libc::MADV_DONTNEED);
+        }
+    }
+}
+
+impl Drop for Placeholder {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "as it was taken")]
+        // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
+        unsafe {
+            libc::free(self.address.as_ptr());
+        }
+    }
+}
+
+fn page_size() -> usize {
+    #[expect(unsafe_code, reason = "`sysconf` has no safe wrapper")]
+    // SAFETY: it takes a plain number and returns one.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).expect("every system has pages")
+}
+
+/// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
+/// mapped.
+fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
+    if bytes < LARGE as u64 || bytes > MAPPED as u64 {
+        return None;
+    }
+    // Less than what is always mapped.
+    let bytes = bytes as usize + (blocks + 1) * BESIDE;
+    let bytes = bytes.min(MAPPED - (64 << 10));
+    drop(Placeholder::take(bytes));
+    Placeholder::take(bytes)
+}
+
+#[cfg(test)]
 mod tests {
-    use std::hint::black_box;
-
     use super::*;
-    use crate::memory::cpu::{LARGE, trim};
 
     const MIB: u64 = 1 << 20;
 
-    #[test]
-    fn a_stretch_is_given_back_but_for_its_first_bytes_and_has_an_end() {
-        for bytes in [LARGE as u64, 8 * MIB, MAPPED as u64] {
-            let (stretch, end) = Stretch::take(bytes, 1, true);
-            let start = stretch.start.as_ref().map(Placeholder::addresses);
-            assert!(start.is_some_and(|start| start.len() == 1), "{bytes}");
-            assert!(end._placeholder.is_some(), "no end behind {bytes} bytes");
-        }
+    /// Runs a check on a thread of its own, whose heap is another than the first one.
+    fn apart(check: impl FnOnce() + Send + 'static) {
+        let checked = std::thread::spawn(check).join();
+        checked.expect("a check that passes");
+    }
+
+    fn addresses(block: &Vec<u8>) -> Range<usize> {
+        let first = block.as_ptr().addr();
+        first..first + block.capacity()
+    }
+
+    /// How many of the whole pages of these bytes are in memory.
+    fn pages(bytes: &Range<usize>) -> usize {
+        let page = page_size();
+        let (first, end) = (bytes.start.next_multiple_of(page), bytes.end / page * page);
+        let mut there = vec![0_u8; (end - first) / page];
+        let first = std::ptr::without_provenance_mut(first);
+        #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
+        // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
+        let asked = unsafe { libc::mincore(first, page * there.len(), there.as_mut_ptr()) };
+        assert_eq!(asked, 0, "the range is mapped");
+        there.iter().filter(|&&page| page & 1 == 1).count()
+    }
+
+    /// Eight blocks in a stretch, full, and where they lie.
+    fn eight_blocks(huge: bool) -> (Vec<Vec<u8>>, Range<usize>, Footprint) {
+        let mut blocks = black_box(Vec::with_capacity(8));
+        let mut stretch = Stretch::take(4 * MIB, 8, huge);
+        blocks.extend((0..8).map(|_| vec![1_u8; 1 << 19]));
+        let footprint = stretch.close(blocks.iter().map(addresses));
+        let first = blocks.iter().map(|block| block.as_ptr().addr()).min();
+        let end = blocks.iter().map(|block| addresses(block).end).max();
+        let whole = first.expect("blocks")..end.expect("blocks");
+        (blocks, whole, footprint)
     }
 
     #[test]
     fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
         for bytes in [0, LARGE as u64 - 1, MAPPED as u64 + 1, u64::MAX] {
-            assert!(Stretch::take(bytes, 1, true).0.start.is_none(), "{bytes}");
+            assert!(Stretch::take(bytes, 1, true).start.is_none(), "{bytes}");
         }
-    }
-
-    /// How many of the whole pages of these bytes are in memory.
-    fn pages(bytes: &Range<usize>) -> usize {
-        let (first, end) = (bytes.start.next_multiple_of(4096), bytes.end / 4096 * 4096);
-        let mut there = vec![0_u8; (end - first) / 4096];
-        let first = std::ptr::without_provenance_mut(first);
-        #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
-        // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
-        let asked = unsafe { libc::mincore(first, 4096 * there.len(), there.as_mut_ptr()) };
-        assert_eq!(asked, 0, "the range is mapped");
-        there.iter().filter(|&&page| page & 1 == 1).count()
     }
 
     #[test]
-    fn the_blocks_of_a_stretch_lie_before_its_end_and_come_back_with_a_trim() {
-        let check = |huge| {
-            let mut blocks = black_box(Vec::with_capacity(8));
-            let (mut stretch, end) = Stretch::take(4 * MIB, 8, huge);
-            blocks.extend((0..8).map(|_| vec![1_u8; 1 << 19]));
-            stretch.close();
-            drop(stretch);
-            let end_at = end._placeholder.as_ref().expect("an end").addresses().start;
-            let addresses = blocks.iter().map(|block| block.as_ptr().addr());
-            let first = addresses.clone().min().expect("blocks");
-            assert!(addresses.max() < Some(end_at), "a block behind the end");
-            let whole = first..end_at;
-            let full = pages(&whole);
-            drop(blocks);
-            trim();
-            let left = pages(&whole);
-            assert!(full > 1000 && left < 10, "{full} pages, then {left}");
-        };
+    fn the_blocks_of_a_stretch_lie_side_by_side_and_come_back_when_they_are_dropped() {
         for huge in [false, true] {
-            // On a thread of its own, whose heap is another than the first one.
-            let checked = std::thread::spawn(move || check(huge)).join();
-            checked.expect("a check that passes");
+            apart(move || {
+                let (blocks, whole, footprint) = eight_blocks(huge);
+                assert!(
+                    footprint.elsewhere == 0 && whole.len() < 9 << 19,
+                    "{whole:?}"
+                );
+                let full = pages(&whole);
+                drop(blocks);
+                assert_eq!(footprint.give_back(), 0, "something is in the way");
+                let left = pages(&whole);
+                assert!(full > 1000 && left < 10, "{full} pages, then {left}");
+            });
         }
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_left_alone_and_counted() {
+        apart(|| {
+            let (mut blocks, whole, footprint) = eight_blocks(false);
+            let kept = blocks.swap_remove(4);
+            drop(blocks);
+            assert!(footprint.give_back() >= whole.len() as u64);
+            assert!(kept.iter().all(|&byte| byte == 1), "it was taken away");
+        });
+    }
+
+    #[test]
+    fn blocks_elsewhere_are_counted() {
+        apart(|| {
+            let elsewhere = vec![1_u8; 1 << 19];
+            let mut stretch = Stretch::take(4 * MIB, 8, false);
+            let inside = vec![1_u8; 1 << 19];
+            let blocks = [&inside, &elsewhere].into_iter().map(addresses);
+            let footprint = stretch.close(blocks);
+            drop(inside);
+            assert_eq!(footprint.give_back(), 1 << 19);
+            let none = Stretch::default().close([0..7, 0..MAPPED + 1].into_iter());
+            assert_eq!(none.give_back(), 7);
+        });
+    }
+
+    #[test]
+    fn blocks_do_not_go_where_they_would_fit_better() {
+        apart(|| {
+            drop(Stretch::take(MAPPED as u64, 1, false));
+            let blocks: Vec<_> = (0..20).map(|_| vec![1_u8; 1 << 20]).collect();
+            let every_other = blocks.into_iter().enumerate().filter(|(i, _)| i % 2 == 0);
+            let kept: Vec<_> = every_other.map(|(_, block)| block).collect();
+            let (blocks, _, footprint) = eight_blocks(false);
+            assert_eq!(footprint.elsewhere, 0);
+            drop((kept, blocks));
+        });
+    }
+
+    #[test]
+    fn what_a_thread_has_used_and_dropped_comes_back() {
+        apart(|| {
+            drop(Stretch::take(MAPPED as u64, 1, false));
+            let blocks: Vec<_> = (0..16).map(|_| vec![1_u8; 1 << 20]).collect();
+            let first = blocks.iter().map(|block| block.as_ptr().addr()).min();
+            let first = first.expect("blocks");
+            let whole = first..first + (16 << 20);
+            drop(black_box(blocks));
+            let full = pages(&whole);
+            assert_eq!(Footprint::of_this_heap().give_back(), 0);
+            let left = pages(&whole);
+            assert!(full > 4000 && left < 100, "{full} pages, then {left}");
+        });
     }
 }

@@ -1,0 +1,39 @@
+//! C libraries other than glibc place blocks as they like, and give them back by themselves.
+
+use std::ops::Range;
+
+/// The C library's, where it is glibc; elsewhere only the size of the largest batch.
+pub(crate) const MAPPED: usize = 32 << 20;
+
+/// No block is small.
+pub(crate) const SMALL: usize = 0;
+
+/// Blocks lie anywhere.
+#[derive(Default)]
+pub(crate) struct Stretch(());
+
+impl Stretch {
+    pub(crate) fn take(_: u64, _: usize, _: bool) -> Self {
+        Self(())
+    }
+
+    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
+    pub(crate) fn close(&mut self, _: impl Iterator<Item = Range<usize>>) -> Footprint {
+        Footprint(())
+    }
+}
+
+/// Nothing is known about where blocks lie.
+#[derive(Default)]
+pub(crate) struct Footprint(());
+
+impl Footprint {
+    pub(crate) fn of_this_heap() -> Self {
+        Self(())
+    }
+
+    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
+    pub(crate) fn give_back(self) -> u64 {
+        0
+    }
+}
