@@ -1,7 +1,8 @@
 //! The frame guard: inference pauses between steps while it costs frames.
 //!
 //! Measures the work of every frame, all of [`Main`], against
-//! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it. Loads and releases rest meanwhile.
+//! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it. And while a frame works, those who move memory
+//! about rest.
 
 use std::time::{Duration, Instant};
 

@@ -103,6 +103,7 @@ mod infer;
 mod kinds;
 mod lifeline;
 mod loader;
+mod mailbox;
 mod manager;
 mod memory;
 #[cfg(feature = "panel")]
@@ -112,6 +113,7 @@ mod pipeline;
 mod plugin;
 mod reflect;
 mod schedule;
+mod shared;
 mod signal;
 mod source;
 mod state;

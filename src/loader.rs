@@ -25,7 +25,7 @@ use crate::{
     frame_guard::Rest,
     kinds::kind_name,
     lifeline::{Lifeline, Watch},
-    manager::{Event, Mailbox},
+    mailbox::{Event, Mailbox},
     memory::{Holder, SlotId},
     threads::deadline_in,
 };

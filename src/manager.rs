@@ -2,7 +2,6 @@
 
 use std::{
     ops::Deref,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,15 +12,15 @@ use crate::{
     DeviceChoice, ModelSource, ModelState, Pipeline, ResourceManager, SlotId, StateManager,
     frame_guard::StepGate,
     infer::{End, JobId},
-    loader::{Gone, Seat},
+    loader::Seat,
     machine::Wish,
-    memory::Account,
+    mailbox::Mailbox,
     signal::Signal,
 };
 
+mod current;
 mod inbox;
 mod jobs;
-mod mailbox;
 mod pipeline;
 mod reconcile;
 mod residency;
@@ -32,10 +31,10 @@ mod stay;
 mod tape;
 mod wishes;
 
+use current::Current;
 use inbox::Inbox;
 pub(crate) use jobs::JobTally;
 use jobs::Waiting;
-pub(crate) use mailbox::{Built, Event, Mailbox};
 pub use pipeline::PipelineManager;
 pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
@@ -113,30 +112,14 @@ pub struct ModelManager<P: Pipeline> {
     mailbox: Mailbox<P>,
     #[reflect(ignore)]
     received: Inbox<P>,
-    /// The generation that the workers of the current model know it by.
     #[reflect(ignore)]
-    held: u64,
+    current: Current,
     /// The generations of all loads whose memory is not back.
     #[reflect(ignore)]
     alive: Vec<u64>,
-    #[reflect(ignore)]
-    built: Option<Built>,
-    #[reflect(ignore)]
-    gone: Option<Box<Gone>>,
-    /// The model goes because the game said so: its jobs end with it.
-    #[reflect(ignore)]
-    leaves_for_good: bool,
-    /// The loaded model is to go: jobs that come after this one are for the next model.
-    #[reflect(ignore)]
-    leaves_from: Option<JobId>,
-    /// The model that is being parked.
-    #[reflect(ignore)]
-    parking: Option<Arc<Account>>,
     /// The clock of the app, as of the last look.
     #[reflect(ignore)]
     now: Duration,
-    #[reflect(ignore)]
-    loading_since: Option<Instant>,
     #[reflect(ignore)]
     failed_at: Option<Instant>,
     /// Jobs that ended while the app waited for its models to end.
@@ -173,15 +156,9 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
             tally: JobTally::default(),
             mailbox: Mailbox::new(sender, signal, gate),
             received: Inbox::new(received),
-            held: 0,
+            current: Current::default(),
             alive: Vec::new(),
-            built: None,
-            gone: None,
-            leaves_for_good: false,
-            leaves_from: None,
-            parking: None,
             now: Duration::ZERO,
-            loading_since: None,
             failed_at: None,
             late_ends: Vec::new(),
             closed: false,
@@ -280,8 +257,8 @@ impl<P: Pipeline> ModelManager<P> {
         self.status.wanted = self.wishes.wanted().map(ModelSource::id);
         let leaves = self.machine.state() == ModelState::Loaded
             && matches!(self.wishes.wish(), Wish::Nothing | Wish::Other | Wish::Anew);
-        let since = self.leaves_from;
-        self.leaves_from = leaves.then(|| since.unwrap_or_else(JobId::next));
+        let since = self.current.leaves_from;
+        self.current.leaves_from = leaves.then(|| since.unwrap_or_else(JobId::next));
         self.mailbox.wake();
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    mem::MaybeUninit,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -91,6 +92,18 @@ pub trait ModelFiles: Send + Sync {
     /// [`LoadError::CutShort`] where the file ends before `buf` is full, [`LoadError::Io`] where the
     /// read fails.
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError>;
+
+    /// Fills `buf`, in which nothing was written yet, and returns it; nothing where only
+    /// [`read_at`](Self::read_at) can, or can say why not. Spares large loads a pass over their memory.
+    #[doc(hidden)]
+    fn read_new<'buf>(
+        &self,
+        _name: &str,
+        _offset: u64,
+        _buf: &'buf mut [MaybeUninit<u8>],
+    ) -> Option<&'buf mut [u8]> {
+        None
+    }
 }
 
 /// What to load: where the files are, and how to run them.
@@ -275,5 +288,14 @@ impl ModelFiles for VariantFiles {
 
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
         self.files.read_at(&self.real_name(name), offset, buf)
+    }
+
+    fn read_new<'buf>(
+        &self,
+        name: &str,
+        offset: u64,
+        buf: &'buf mut [MaybeUninit<u8>],
+    ) -> Option<&'buf mut [u8]> {
+        self.files.read_new(&self.real_name(name), offset, buf)
     }
 }

@@ -16,6 +16,7 @@ use bevy::prelude::*;
 use bevy_candle::prelude::*;
 
 use super::{
+    figures::median,
     main_thread::{OnMainThread, watch_main_thread},
     settings::settings,
     stack::{CONFIG, Stack, WEIGHTS},
@@ -28,13 +29,17 @@ const FRAME: Duration = Duration::from_micros(16_667);
 static READING: AtomicU64 = AtomicU64::new(0);
 static BETWEEN: AtomicU64 = AtomicU64::new(0);
 
+/// How often a reader was looked at between two reads.
+static LOOKS: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
     /// Where the last read of this thread has ended, and at what processor time of the thread.
     static LAST: Cell<Option<(u64, Duration)>> = const { Cell::new(None) };
 }
 
 /// The part of a load that is no reading: what readers do between two chunks of a tensor, and what the main thread
-/// does about it at 60 Hz. Both are upper bounds: a chunk's progress is a part of what happens between chunks.
+/// does about it at 60 Hz. Both are upper bounds: a chunk's progress is a part of what happens between chunks. What the
+/// clock takes by itself is no part of either.
 pub fn progress_cost(folder: &Path) -> [f64; 2] {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, settings(), ModelPlugin::<Stack>::default()));
@@ -54,8 +59,18 @@ pub fn progress_cost(folder: &Path) -> [f64; 2] {
     }
     let load = begun.elapsed().as_secs_f64();
     let (reading, between) = (READING.load(Relaxed) as f64, BETWEEN.load(Relaxed) as f64);
+    let between = (between - LOOKS.load(Relaxed) as f64 * look()).max(0.0);
     let on_main = app.world().resource::<OnMainThread>().total.as_secs_f64();
     [between / (reading + between) + on_main / load, 0.0]
+}
+
+/// Nanoseconds that a look at the clock takes by itself.
+fn look() -> f64 {
+    let looks = (0..10_000).map(|_| {
+        let begun = thread_time();
+        (thread_time() - begun).as_nanos() as f64
+    });
+    median(&looks.collect::<Vec<_>>())
 }
 
 /// The processor time of the calling thread.
@@ -102,6 +117,7 @@ impl ModelFiles for TimedFiles {
         let begun = thread_time();
         if let Some((_, time)) = LAST.get().filter(|(end, _)| *end == offset) {
             BETWEEN.fetch_add((begun - time).as_nanos() as u64, Relaxed);
+            LOOKS.fetch_add(1, Relaxed);
         }
         let read = self.open(name)?.read_exact_at(buf, offset);
         let ended = thread_time();

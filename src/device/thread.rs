@@ -29,7 +29,8 @@ use crate::{
     lifeline::DrainOnDrop,
     memory::Ledger,
     panics::{drop_guarded, guarded, log_panic, panic_message},
-    threads::{COMPUTES, Shared, Threads, deadline_in},
+    shared::Shared,
+    threads::{COMPUTES, Threads, deadline_in},
 };
 
 /// All device threads of the process, one a device, for all its apps.

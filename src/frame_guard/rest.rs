@@ -3,6 +3,9 @@
 //! However low its priority, a thread that reads a file or gives memory back costs a frame: the system does not take the
 //! processor away in the middle of a page, a thread that has waited long enough gets a turn of some milliseconds all the
 //! same, and the caches are shared. A game that is paced by its display waits for longer than all of that takes.
+//!
+//! Threads are shared by the apps of a process: where one of them has others rest, so does what they do for its
+//! neighbours.
 
 use std::{
     sync::{
@@ -24,6 +27,9 @@ const LONGEST: Duration = Duration::from_millis(20);
 
 /// How often those who rest look by themselves whether they still have to.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// So often, at most: who always wakes up late, in the next frame, goes on all the same.
+const MOST_LOOKS: u32 = 100;
 
 /// How long others rest in a frame, after the last one took `work` and the game then waited for `gap`: no longer than
 /// that, so they have half of the time at least.
@@ -83,27 +89,27 @@ impl Rest {
         (now < until).then(|| until.min(now + LOOK))
     }
 
-    /// Rests for a moment, on a thread that may be held. Returns false where nobody rests.
-    pub(crate) fn rest_a_moment(&self) -> bool {
-        let Some(until) = self.look_again() else {
-            return false;
-        };
-        let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.resting.fetch_add(1, Ordering::AcqRel);
-        let left = until.saturating_duration_since(Instant::now());
-        drop(self.0.over.wait_timeout(own, left));
-        self.0.resting.fetch_sub(1, Ordering::AcqRel);
-        true
+    /// Rests on a thread that may be held, as long as somebody wants what it does.
+    pub(crate) fn wait_while(&self, is_wanted: impl Fn() -> bool) {
+        let mut looks = 0..MOST_LOOKS;
+        while looks.next().is_some()
+            && is_wanted()
+            && let Some(until) = self.look_again()
+        {
+            let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.resting.fetch_add(1, Ordering::AcqRel);
+            let left = until.saturating_duration_since(Instant::now());
+            drop(self.0.over.wait_timeout(own, left));
+            self.0.resting.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
-    /// Rests on a thread that may be held.
-    pub(crate) fn wait(&self) {
-        while self.rest_a_moment() {}
-    }
-
-    /// Rests on the device thread.
+    /// Rests where others must not be held up.
     pub(crate) async fn pass(&self) {
-        while let Some(until) = self.look_again() {
+        let mut looks = 0..MOST_LOOKS;
+        while looks.next().is_some()
+            && let Some(until) = self.look_again()
+        {
             sleep_until(until).await;
         }
     }
@@ -132,12 +138,12 @@ mod tests {
     #[test]
     fn a_rest_ends_with_its_frame() {
         let rest = Rest::default();
-        assert!(!rest.has_begun() && !rest.rest_a_moment());
+        assert!(!rest.has_begun());
         rest.begin(Instant::now(), Duration::from_secs(3600));
-        assert!(rest.rest_a_moment());
+        assert!(rest.has_begun());
         let other = rest.clone();
         let rests = std::thread::spawn(move || {
-            other.wait();
+            other.wait_while(|| true);
             block_on(other.pass());
         });
         rest.end();
@@ -145,11 +151,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_rests_for_what_nobody_wants() {
+        let rest = Rest::default();
+        rest.begin(Instant::now(), Duration::from_secs(3600));
+        let asked = std::cell::Cell::new(0);
+        rest.wait_while(|| asked.replace(asked.get() + 1) < 2);
+        assert_eq!(asked.get(), 3);
+    }
+
+    #[test]
     fn a_rest_ends_by_itself_in_a_long_frame() {
         let rest = Rest::default();
         let begun = Instant::now();
         rest.begin(begun, 5 * MS);
-        rest.wait();
+        rest.wait_while(|| true);
         block_on(rest.pass());
         assert!(begun.elapsed() >= 5 * MS);
     }

@@ -18,7 +18,7 @@ use crate::{
     InferError, Pipeline,
     frame_guard::StepGate,
     lifeline::Watch,
-    manager::{Event, Mailbox},
+    mailbox::{Event, Mailbox},
     memory::{Grant, InHand},
     panics::{drop_guarded, panic_message},
 };

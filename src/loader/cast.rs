@@ -1,6 +1,6 @@
 //! Tensors in host memory, and the conversion between number formats while reading.
 
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range, slice};
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable, allocation::try_zeroed_vec, cast_slice_mut};
 use candle_core::{DType, Device, Tensor};
@@ -80,6 +80,16 @@ impl HostTensor {
         with_values!(self, values => grow(values, end));
     }
 
+    /// Has `read` fill what follows the elements that are there, up to `end`, without zeros in it first. Returns false where
+    /// they are there, or it does not.
+    pub(super) fn read_new(
+        &mut self,
+        end: usize,
+        read: impl FnOnce(&mut [MaybeUninit<u8>]) -> Option<&mut [u8]>,
+    ) -> bool {
+        with_values!(self, values => read_new(values, end, read))
+    }
+
     /// The memory of some elements, to read into without a second copy.
     pub(super) fn bytes_of(&mut self, elements: Range<usize>) -> &mut [u8] {
         let size = self.element_size();
@@ -153,13 +163,50 @@ impl HostTensor {
 /// was used before would be written at once; so there the block is left alone until it is grown into, chunk by chunk.
 fn reserve<T: Zeroable>(elements: usize) -> Option<Vec<T>> {
     let mut values = Vec::new();
-    if elements.checked_mul(size_of::<T>())? > MAPPED {
+    if elements.checked_mul(size_of::<T>())? >= MAPPED {
         values = try_zeroed_vec(elements).ok()?;
         prefer_huge_pages(&mut values);
     } else {
         values.try_reserve_exact(elements).ok()?;
     }
     Some(values)
+}
+
+fn read_new<T: AnyBitPattern>(
+    values: &mut Vec<T>,
+    end: usize,
+    read: impl FnOnce(&mut [MaybeUninit<u8>]) -> Option<&mut [u8]>,
+) -> bool {
+    let Some(more) = end.checked_sub(values.len()).filter(|more| *more > 0) else {
+        return false;
+    };
+    let spare = &mut values.spare_capacity_mut()[..more];
+    #[expect(unsafe_code, reason = "bytes need not be initialized to be read into")]
+    // SAFETY: the same memory, borrowed for as long; `MaybeUninit<u8>` fits anywhere, and whatever is written there is one
+    // again.
+    let bytes = unsafe {
+        let first = spare.as_mut_ptr().cast::<MaybeUninit<u8>>();
+        slice::from_raw_parts_mut(first, size_of_val(spare))
+    };
+    let expected = bytes.as_ptr().cast::<u8>()..bytes.as_ptr_range().end.cast();
+    let Some(read) = read(bytes) else {
+        return false;
+    };
+    assert_eq!(
+        read.as_ptr_range(),
+        expected,
+        "a read returns what it fills"
+    );
+    #[expect(
+        unsafe_code,
+        reason = "only the reader knows that the elements are there"
+    )]
+    // SAFETY: they lie within the capacity, their bytes are initialized, as the slice that was returned shows, which is
+    // just them, and any bytes are a value of `T`.
+    unsafe {
+        values.set_len(end);
+    }
+    true
 }
 
 /// The common case, with the processor's own instructions for half floats.
@@ -219,6 +266,43 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fills a buffer with a byte.
+    fn fill(buf: &mut [MaybeUninit<u8>], byte: u8) -> &mut [u8] {
+        for slot in &mut *buf {
+            slot.write(byte);
+        }
+        #[expect(unsafe_code, reason = "as a reader does it")]
+        // SAFETY: every byte was just written.
+        unsafe {
+            buf.assume_init_mut()
+        }
+    }
+
+    fn values(tensor: HostTensor) -> Vec<f32> {
+        let HostTensor::F32(values) = tensor else {
+            panic!("it was reserved as F32");
+        };
+        values
+    }
+
+    #[test]
+    fn memory_is_read_into_from_where_it_is_filled_on() {
+        let mut tensor = HostTensor::reserve(DType::F32, 3).expect("memory");
+        assert!(tensor.read_new(1, |buf| Some(fill(buf, 0))));
+        assert!(!tensor.read_new(2, |_| None), "nothing was read");
+        assert!(tensor.read_new(3, |buf| Some(fill(buf, 0x3f))));
+        assert!(!tensor.read_new(3, |_| panic!("all is there")));
+        let read = f32::from_bits(0x3f3f_3f3f);
+        assert_eq!(values(tensor), [0.0, read, read]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a read returns what it fills")]
+    fn a_reader_that_returns_other_memory_is_not_believed() {
+        let mut tensor = HostTensor::reserve(DType::F32, 3).expect("memory");
+        tensor.read_new(3, |_| Some(Vec::leak(vec![0; 12])));
+    }
 
     fn converted(stored: DType, bytes: &[u8], wanted: DType, elements: usize) -> Vec<f64> {
         let mut tensor = HostTensor::reserve(wanted, elements).expect("memory");

@@ -18,7 +18,7 @@ use crate::{
     frame_guard::Rest,
     infer::{Host, Job},
     lifeline::{Lifeline, Watch},
-    manager::Mailbox,
+    mailbox::Mailbox,
     memory::Account,
 };
 

@@ -25,7 +25,7 @@ use crate::{
     frame_guard::Rest,
     infer::{Job, serve},
     lifeline::{DrainOnDrop, Watch},
-    manager::{Built, Event, Mailbox},
+    mailbox::{Built, Event, Mailbox},
     memory::Account,
     panics::{caught_async, drop_guarded},
 };
@@ -140,18 +140,15 @@ impl<P: Pipeline> Owner<P> {
             watch.cut().await;
             Ok(())
         };
-        let end = future::or(unwanted, life.as_mut()).await;
-        ticket.rest().pass().await;
-        match end {
+        match future::or(unwanted, life.as_mut()).await {
             Ok(()) => {
+                ticket.rest().pass().await;
                 if lent.settle() {
                     ticket.before_release(&lent.device);
                 }
             }
             // What failed has been dropped already: there is nothing to measure.
-            Err(error) => {
-                ticket.fail(lent.load_error(error, ticket.claimed()));
-            }
+            Err(error) => ticket.fail(lent.load_error(error, ticket.claimed())),
         }
         drop_guarded("a pipeline's drop", life);
         drop((inbox, jobs, setup));

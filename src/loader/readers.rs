@@ -13,7 +13,8 @@ use tracing::warn;
 use crate::{
     LoadError,
     panics::{caught, drop_guarded, guarded},
-    threads::{COMPUTES, READS, Shared, Threads, deadline_in},
+    shared::Shared,
+    threads::{COMPUTES, READS, Threads, deadline_in},
 };
 
 /// The readers of all apps of the process.

@@ -90,7 +90,7 @@ impl<C> Reading<C> {
         ticket: &Ticket,
     ) -> Result<bool, LoadError> {
         for ((name, tensor), values) in batch.iter().zip(reserved) {
-            if !ticket.rests_and_goes_on() {
+            if !ticket.is_wanted_after_rest() {
                 return Ok(false);
             }
             if values.is_none() {
@@ -137,6 +137,12 @@ impl<C> Reading<C> {
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
         self.each_chunk(tensor, ticket, CHUNK, |elements, offset| {
+            let read = into.read_new(elements.end, |buf| {
+                self.files.read_new(&tensor.file, offset, buf)
+            });
+            if read {
+                return Ok(());
+            }
             into.grow_to(elements.end);
             let chunk = into.bytes_of(elements);
             self.files.read_at(&tensor.file, offset, chunk)
@@ -189,7 +195,7 @@ impl<C> Reading<C> {
     ) -> Result<bool, LoadError> {
         let size = tensor.stored.size_in_bytes();
         for elements in chunks(tensor.elements(), bytes / size) {
-            if !ticket.rests_and_goes_on() {
+            if !ticket.is_wanted_after_rest() {
                 return Ok(false);
             }
             let (bytes, before) = (elements.len() * size, elements.start * size);

@@ -197,7 +197,7 @@ impl<C> Reading<C> {
         let (from, to) = (stored.size_in_bytes(), wanted.size_in_bytes());
         let step = if to < from { Scratch::BYTES } else { CHUNK } / from;
         for elements in chunks(into.len() / to, step) {
-            if !ticket.rests_and_goes_on() {
+            if !ticket.is_wanted_after_rest() {
                 return Ok(false);
             }
             let offset = plan.offset + ((first + elements.start) * from) as u64;

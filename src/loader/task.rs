@@ -82,7 +82,9 @@ impl<P: Pipeline> LoadTask<P> {
         let (dtype, device) = (self.dtype, self.account.holder().device);
         let plan = move || {
             // Held while headers are in memory, and asked: a cancelled load is not planned.
-            let ticket = ticket.upgrade().filter(|ticket| ticket.rests_and_goes_on());
+            let ticket = ticket
+                .upgrade()
+                .filter(|ticket| ticket.is_wanted_after_rest());
             let _ticket = ticket.ok_or(LoadError::Interrupted)?;
             caught("plan", || {
                 let plan = P::plan(&*files)?;

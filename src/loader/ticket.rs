@@ -98,14 +98,14 @@ impl Ticket {
         }
     }
 
-    /// Whether the load still goes on: asked between chunks.
+    /// Whether the load still goes on.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.watch.is_cut() && self.error.get().is_none()
     }
 
-    /// Rests while the game works; returns whether the load goes on.
-    pub(crate) fn rests_and_goes_on(&self) -> bool {
-        while self.is_wanted() && self.rest.rest_a_moment() {}
+    /// Whether the load still goes on, after a rest where the game works: asked before each chunk.
+    pub(crate) fn is_wanted_after_rest(&self) -> bool {
+        self.rest.wait_while(|| self.is_wanted());
         self.is_wanted()
     }
 
@@ -178,13 +178,12 @@ impl Drop for Ticket {
             footprints,
             account: self.account.clone(),
             device: self.device.clone(),
+            readers: self.readers.clone(),
             rest: self.rest.clone(),
             error,
             tell: self.tell.take(),
         };
-        let readers = self.readers.clone();
-        self.device
-            .run(move |context| ending.release(context, &readers));
+        self.device.run(move |context| ending.release(context));
     }
 }
 
@@ -192,13 +191,13 @@ impl Drop for Ticket {
 fn clear_heap(footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
     let mut left = 0;
     for footprint in footprints {
-        rest.wait();
+        rest.wait_while(|| true);
         left += footprint.give_back();
     }
     // What is left costs the game its own free blocks, and holds it up.
     if left > LEFT.max(bytes / 100) {
         debug!("{left} bytes are still with the C library: trimming all of it");
-        rest.wait();
+        rest.wait_while(|| true);
         memory::trim_heap();
     }
 }
@@ -213,6 +212,7 @@ struct Ending {
     was_in_heap: bool,
     account: Arc<Account>,
     device: DeviceHandle,
+    readers: ReaderHandle,
     rest: Rest,
     error: Option<LoadError>,
     tell: Option<Box<dyn FnOnce(Gone) + Send + Sync>>,
@@ -221,12 +221,13 @@ struct Ending {
 impl Ending {
     /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
     /// model had many small tensors, and the jobs of others go on.
-    fn release(mut self, context: &DeviceContext, readers: &ReaderHandle) {
+    fn release(mut self, context: &DeviceContext) {
+        let readers = self.readers.clone();
         match context.lend() {
             Ok(lent) if lent.device.is_cpu() => {
                 // What jobs have used, on all threads of the device.
                 let used = rayon::broadcast(|_| Footprint::of_this_heap());
-                self.footprints.extend(used);
+                self.footprints.extend(used.into_iter().flatten());
                 readers.clean_up(move || {
                     self.clear_heap();
                     self.measure(Some(&Device::Cpu));
@@ -235,10 +236,10 @@ impl Ending {
             // Tensors were on their way there without pinned memory.
             Ok(_) if self.was_in_heap => {
                 self.was_in_heap = false;
-                let (device, next) = (self.device.clone(), readers.clone());
+                let device = self.device.clone();
                 readers.clean_up(move || {
                     self.clear_heap();
-                    device.run(move |context| self.release(context, &next));
+                    device.run(move |context| self.release(context));
                 });
             }
             // What is lost cannot be measured.
@@ -269,7 +270,13 @@ impl Ending {
             claimed: self.claimed(),
             ..Default::default()
         });
-        self.clear_heap();
+        let footprints = std::mem::take(&mut self.footprints);
+        if !footprints.is_empty() {
+            // Whoever drops this may not be held.
+            let (claimed, rest) = (self.claimed(), self.rest.clone());
+            self.readers
+                .clean_up(move || clear_heap(footprints, claimed, &rest));
+        }
         self.claim = None;
         self.account.close();
         // A device that was lost meanwhile has not released anything, whoever let go of it.

@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
-use super::Event;
 #[cfg(feature = "test_kit")]
 use super::tape::{News, Tape};
-use crate::{Pipeline, machine::Facts};
+use crate::{Pipeline, machine::Facts, mailbox::Event};
 
 /// What workers have sent, in its order. Bounded by what the game has asked for: a load sends two events, a job
 /// two at most for each time that its model makes room.

@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Event, Mailbox, ModelManager};
+use super::ModelManager;
 use crate::{
     InferError, ModelState, Pipeline,
     infer::{End, Job, JobId},
     loader::Load,
     machine::Wish,
+    mailbox::{Event, Mailbox},
 };
 
 /// Jobs that no model has yet, first come first served.
@@ -79,7 +80,7 @@ impl<P: Pipeline> ModelManager<P> {
     fn takes_jobs(&self) -> bool {
         let goes = |load: &Load<P>| load.account().is_draining() || load.account().is_evicted();
         self.machine.state() == ModelState::Loaded
-            && self.leaves_from.is_none()
+            && self.current.leaves_from.is_none()
             && !self.pipeline.load().is_some_and(goes)
             && self.received.is_empty()
     }
@@ -116,18 +117,22 @@ impl<P: Pipeline> ModelManager<P> {
     /// Takes in one event; returns the job that it ends.
     pub(super) fn take_in(&mut self, event: Event<P>) -> Option<End<P>> {
         match event {
-            Event::Built(built) if built.generation == self.held => self.built = Some(built),
+            Event::Built(built) if built.generation == self.current.generation => {
+                self.current.built = Some(built);
+            }
             Event::Built(_) => {}
             Event::Gone(gone) => {
                 self.alive.retain(|load| *load != gone.generation);
                 // One that has died while it was parked does not come back.
                 self.pipeline
                     .thin_out_parked(|_, _, load| load.generation() != gone.generation);
-                if gone.generation == self.held {
-                    self.gone = Some(gone.into());
+                if gone.generation == self.current.generation {
+                    self.current.gone = Some(gone.into());
                 }
             }
-            Event::Returned(job) if self.leaves_for_good => job.refuse(InferError::Unloaded),
+            Event::Returned(job) if self.current.leaves_for_good => {
+                job.refuse(InferError::Unloaded);
+            }
             Event::Returned(job) => self.waiting.insert(job),
             Event::End(end) => return Some(end),
         }

@@ -13,7 +13,7 @@ use crate::{
     Progress, ResourceManager, TransitionReason,
     loader::{Gone, LoaderService},
     machine::{Facts, ModelAction},
-    manager::Built,
+    mailbox::Built,
     signal::Alarm,
 };
 
@@ -84,7 +84,7 @@ impl<P: Pipeline> ModelManager<P> {
     fn facts(&self) -> Facts {
         Facts {
             wish: self.wishes.wish(),
-            built: self.built.is_some(),
+            built: self.current.built.is_some(),
             ended: self.ended(),
             retry_due: self.is_retry_due(),
             leave: self.leave(),
@@ -103,13 +103,13 @@ impl<P: Pipeline> ModelManager<P> {
         self.status.model_id = Some(source.id());
         self.status.last_error = None;
         self.status.progress = Progress::default();
-        (self.built, self.gone) = (None, None);
+        (self.current.built, self.current.gone) = (None, None);
         if !self.come_back(&source) {
-            self.held = self.status.generation;
-            self.alive.push(self.held);
-            self.loading_since = Some(Instant::now());
+            self.current.generation = self.status.generation;
+            self.alive.push(self.current.generation);
+            self.current.loading_since = Some(Instant::now());
             let mailbox = self.mailbox.clone();
-            let load = loader.start(&source, self.held, self.seat, memory, mailbox);
+            let load = loader.start(&source, self.current.generation, self.seat, memory, mailbox);
             self.pipeline.hold(source.id(), load);
         }
         self.post_residency();
@@ -120,10 +120,10 @@ impl<P: Pipeline> ModelManager<P> {
         let Some((load, sample_size)) = self.pipeline.take_parked(source) else {
             return false;
         };
-        self.loading_since = None;
-        self.held = load.generation();
-        self.built = Some(Built {
-            generation: self.held,
+        self.current.loading_since = None;
+        self.current.generation = load.generation();
+        self.current.built = Some(Built {
+            generation: self.current.generation,
             sample_size,
         });
         self.pipeline.hold(source.id(), Some(load));
@@ -145,18 +145,19 @@ impl<P: Pipeline> ModelManager<P> {
     }
 
     fn become_loaded(&mut self) {
-        self.status.sample_size = self.built.take().and_then(|built| built.sample_size);
+        let built = self.current.built.take();
+        self.status.sample_size = built.and_then(|built| built.sample_size);
         self.settle_in();
     }
 
     fn begin_to_unload(&mut self, reason: TransitionReason) {
         self.status.sample_size = None;
-        self.leaves_for_good = !matches!(
+        self.current.leaves_for_good = !matches!(
             reason,
             TransitionReason::Evicted | TransitionReason::Expired
         );
-        let since = self.leaves_from.take();
-        if self.leaves_for_good {
+        let since = self.current.leaves_from.take();
+        if self.current.leaves_for_good {
             let comes = self.wishes.wish().is_load() && !self.closed;
             let next = since.filter(|_| comes);
             self.refuse_waiting(&InferError::Unloaded, next);
@@ -186,11 +187,11 @@ impl<P: Pipeline> ModelManager<P> {
     /// Lets go of everything that belongs to the last load.
     fn forget(&mut self) -> Option<Gone> {
         self.pipeline.forget();
-        self.built = None;
-        self.leaves_for_good = false;
-        self.parking = None;
+        self.current.built = None;
+        self.current.leaves_for_good = false;
+        self.current.parking = None;
         self.status.model_id = None;
         self.status.memory = 0;
-        self.gone.take().map(|gone| *gone)
+        self.current.gone.take().map(|gone| *gone)
     }
 }

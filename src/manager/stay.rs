@@ -70,7 +70,7 @@ impl<P: Pipeline> ModelManager<P> {
 
     fn park(&mut self, source: ModelSource) {
         let load = self.pipeline.load();
-        self.parking = load.map(|load| load.account().clone());
+        self.current.parking = load.map(|load| load.account().clone());
         self.pipeline.park(source, self.status.sample_size);
     }
 
@@ -88,18 +88,21 @@ impl<P: Pipeline> ModelManager<P> {
     /// How the current model has ended: its memory is back, or parked.
     pub(super) fn ended(&self) -> Option<Ended> {
         let parked = |account: &&Arc<Account>| account.standing() == Standing::Parked;
-        if let Some(parked) = self.parking.as_ref().filter(parked) {
+        if let Some(parked) = self.current.parking.as_ref().filter(parked) {
             let is_quiet = is_parked(parked) && self.received.is_empty();
             return is_quiet.then_some(Ended::Released);
         }
-        let gone = self.gone.as_ref().filter(|_| !self.is_releasing());
+        let gone = self.current.gone.as_ref().filter(|_| !self.is_releasing());
         gone.map(|gone| gone.ended())
     }
 
     /// Whether memory of models that the manager has let go is not back.
     pub(super) fn is_releasing(&self) -> bool {
         let kept = |load: &u64| self.pipeline.loads().any(|kept| kept.generation() == *load);
-        let mut others = self.alive.iter().filter(|load| **load != self.held);
+        let mut others = self
+            .alive
+            .iter()
+            .filter(|load| **load != self.current.generation);
         others.any(|load| !kept(load))
     }
 
@@ -108,7 +111,7 @@ impl<P: Pipeline> ModelManager<P> {
         let Some(account) = self.pipeline.load().map(|load| Arc::clone(load.account())) else {
             return;
         };
-        if let Some(since) = self.loading_since.take() {
+        if let Some(since) = self.current.loading_since.take() {
             account.set_reload_cost(since.elapsed());
         }
         account.set_standing(Standing::Loaded);

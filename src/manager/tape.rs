@@ -4,11 +4,12 @@ use std::{collections::VecDeque, fmt, num::NonZeroU32};
 
 use crossbeam_channel::Receiver;
 
-use super::{Event, ModelManager, Residency, stay::is_parked};
+use super::{ModelManager, Residency, stay::is_parked};
 use crate::{
     ModelSource, Pipeline,
     infer::{Job, JobId},
     machine::Facts,
+    mailbox::Event,
 };
 
 /// What a manager was asked for, or heard from its workers.
@@ -305,7 +306,11 @@ impl<P: Pipeline> ModelManager<P> {
             return Some(format!("{missing:?}"));
         }
         let step = self.received.tape.frame()?.step?;
-        let is_quiet = self.parking.as_ref().is_none_or(|parked| is_parked(parked));
+        let is_quiet = self
+            .current
+            .parking
+            .as_ref()
+            .is_none_or(|parked| is_parked(parked));
         let waits = step.ended.is_some() && !is_quiet;
         waits.then(|| "a model to be parked".to_owned())
     }

@@ -19,8 +19,9 @@ use std::{hint::black_box, ops::Range, ptr::NonNull};
 
 use super::cpu::{LARGE, advise};
 
-/// The C library maps larger blocks one by one, whatever it has learned; it takes the others from its heaps.
-pub(crate) const MAPPED: usize = 32 << 20;
+/// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
+/// limit is 32 MiB, what it adds to a block included.
+pub(crate) const MAPPED: usize = (32 << 20) - (64 << 10);
 
 /// Blocks of fewer bytes may be kept by the C library for the thread that frees them: they lie in no stretch.
 pub(crate) const SMALL: usize = 2 << 10;
@@ -28,8 +29,12 @@ pub(crate) const SMALL: usize = 2 << 10;
 /// Free places of fewer bytes are left to whom they fit: most are a few bytes, and there are many.
 const PLACE: usize = 128 << 10;
 
-/// Free places that are taken meanwhile, at most.
-const PLACES: usize = 256;
+/// Free places that are taken meanwhile are together as large as so many halves of the stretch, at most: where none of
+/// them leads to the stretch, the heap would grow for each.
+const PLACES: usize = 16;
+
+/// How many they are, at most.
+const PLACES_COUNT: usize = 256;
 
 /// What a block takes beside its bytes, at most: its header and its alignment.
 const BESIDE: usize = 32;
@@ -49,7 +54,7 @@ impl Stretch {
     /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. Until all are taken the
     /// thread is to allocate nothing else.
     pub(crate) fn take(bytes: u64, blocks: usize, huge: bool) -> Self {
-        let elsewhere = Vec::with_capacity(PLACES);
+        let elsewhere = Vec::with_capacity(PLACES_COUNT);
         let Some(mut start) = room(bytes, blocks) else {
             return Self::default();
         };
@@ -58,6 +63,10 @@ impl Stretch {
             advise(addresses.clone(), libc::MADV_HUGEPAGE);
         }
         start.resize(1);
+        // What another allocator moves keeps no place.
+        if start.addresses().start != addresses.start {
+            return Self::default();
+        }
         let mut stretch = Self {
             start: Some(start),
             addresses,
@@ -71,9 +80,11 @@ impl Stretch {
     /// The C library takes the smallest place in which a block fits: only those that are larger than this one are left.
     fn take_places_elsewhere(&mut self) {
         let mut bytes = self.addresses.len() / 2;
-        while bytes >= PLACE && self.elsewhere.len() < PLACES {
+        let mut left = PLACES * bytes;
+        while bytes >= PLACE && bytes <= left && self.elsewhere.len() < self.elsewhere.capacity() {
             match Placeholder::take(bytes) {
                 Some(place) if !self.addresses.contains(&place.addresses().start) => {
+                    left -= bytes;
                     self.elsewhere.push(place);
                 }
                 _ => bytes /= 2,
@@ -92,14 +103,16 @@ impl Stretch {
             match first {
                 Some(first) if is_here => bytes = bytes.max(block.end - first),
                 // What is mapped goes by itself.
-                _ if block.len() > MAPPED => {}
+                _ if block.len() >= MAPPED => {}
                 _ => elsewhere += block.len() as u64,
             }
         }
+        // A game's own allocator puts none of them here, and gives back what it likes.
+        let is_ours = first.is_none() || bytes > 1;
         Footprint {
             start,
             bytes,
-            elsewhere,
+            elsewhere: if is_ours { elsewhere } else { 0 },
         }
     }
 }
@@ -113,7 +126,6 @@ impl Drop for Stretch {
 }
 
 /// Where the blocks of a stretch lie, from its first bytes to the end of the last block.
-#[derive(Default)]
 pub(crate) struct Footprint {
     start: Option<Placeholder>,
     bytes: usize,
@@ -122,14 +134,21 @@ pub(crate) struct Footprint {
 }
 
 impl Footprint {
-    /// What is free in the calling thread's own heap, up to 32 MiB.
-    pub(crate) fn of_this_heap() -> Self {
-        let start = room(MAPPED as u64, 1);
-        Self {
-            bytes: start.as_ref().map_or(0, |free| free.bytes),
-            start,
-            elsewhere: 0,
+    /// What was used of the calling thread's own heap and is free, in pieces of 128 KiB or more.
+    pub(crate) fn of_this_heap() -> Vec<Self> {
+        let mut found = Vec::with_capacity(PLACES_COUNT);
+        let mut bytes = MAPPED - 2 * BESIDE;
+        while bytes >= PLACE && found.len() < found.capacity() {
+            match Placeholder::take(bytes) {
+                Some(place) if place.was_used() => found.push(Self {
+                    bytes: place.bytes,
+                    start: Some(place),
+                    elsewhere: 0,
+                }),
+                _ => bytes /= 2,
+            }
         }
+        found
     }
 
     /// Gives the memory back to the system, after the blocks were dropped. Returns how many bytes may still be with the C
@@ -140,8 +159,8 @@ impl Footprint {
         };
         let place = free.address;
         free.resize(self.bytes);
-        free.give_pages_back();
-        if (free.address, free.bytes) == (place, self.bytes) {
+        let is_back = free.give_pages_back();
+        if is_back && (free.address, free.bytes) == (place, self.bytes) {
             self.elsewhere
         } else {
             self.elsewhere + self.bytes as u64
@@ -190,22 +209,43 @@ impl Placeholder {
         }
     }
 
-    /// Gives the memory of its whole pages back to the system; the block keeps its place.
-    fn give_pages_back(&self) {
+    /// The whole pages inside.
+    fn pages(&self) -> Range<usize> {
         let page = page_size();
-        let (start, end) = (self.addresses().start, self.addresses().end);
-        let (start, end) = (start.next_multiple_of(page), end / page * page);
-        if start >= end {
-            return;
-        }
+        let Range { start, end } = self.addresses();
+        let start = start.next_multiple_of(page);
+        start..(end / page * page).max(start)
+    }
+
+    /// Whether any page inside is in memory.
+    fn was_used(&self) -> bool {
+        count_used(self.pages()) > 0
+    }
+
+    /// Gives the memory of its whole pages back to the system; the block keeps its place. Returns false where the system
+    /// refuses.
+    fn give_pages_back(&self) -> bool {
+        let pages = self.pages();
         #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
         // SAFETY: the pages lie in this block as a whole, which is this value's alone, and in which nothing is. They
         // read as zeros afterwards.
-        unsafe {
-            let pages = self.address.as_ptr().with_addr(start);
-            libc::madvise(pages, end - start, libc::MADV_DONTNEED);
-        }
+        let refused = unsafe {
+            let first = self.address.as_ptr().with_addr(pages.start);
+            libc::madvise(first, pages.len(), libc::MADV_DONTNEED)
+        };
+        refused == 0
     }
+}
+
+/// How many of these pages are in memory; none where the system does not say.
+fn count_used(pages: Range<usize>) -> usize {
+    let mut used = vec![0_u8; pages.len() / page_size()];
+    let first = std::ptr::without_provenance_mut(pages.start);
+    #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
+    // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
+    let refused = unsafe { libc::mincore(first, pages.len(), used.as_mut_ptr()) };
+    let used = used.iter().filter(|&&page| page & 1 == 1).count();
+    if refused == 0 { used } else { 0 }
 }
 
 impl Drop for Placeholder {
@@ -228,14 +268,13 @@ fn page_size() -> usize {
 /// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
 /// mapped.
 fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
-    if bytes < LARGE as u64 || bytes > MAPPED as u64 {
+    let bytes = usize::try_from(bytes).ok()?;
+    let room = bytes.checked_add((blocks + 1) * BESIDE)?;
+    if bytes < LARGE || room > MAPPED {
         return None;
     }
-    // Less than what is always mapped.
-    let bytes = bytes as usize + (blocks + 1) * BESIDE;
-    let bytes = bytes.min(MAPPED - (64 << 10));
-    drop(Placeholder::take(bytes));
-    Placeholder::take(bytes)
+    drop(Placeholder::take(room));
+    Placeholder::take(room)
 }
 
 #[cfg(test)]
@@ -258,14 +297,7 @@ mod tests {
     /// How many of the whole pages of these bytes are in memory.
     fn pages(bytes: &Range<usize>) -> usize {
         let page = page_size();
-        let (first, end) = (bytes.start.next_multiple_of(page), bytes.end / page * page);
-        let mut there = vec![0_u8; (end - first) / page];
-        let first = std::ptr::without_provenance_mut(first);
-        #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
-        // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
-        let asked = unsafe { libc::mincore(first, page * there.len(), there.as_mut_ptr()) };
-        assert_eq!(asked, 0, "the range is mapped");
-        there.iter().filter(|&&page| page & 1 == 1).count()
+        count_used(bytes.start.next_multiple_of(page)..bytes.end / page * page)
     }
 
     /// Eight blocks in a stretch, full, and where they lie.
@@ -282,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
-        for bytes in [0, LARGE as u64 - 1, MAPPED as u64 + 1, u64::MAX] {
+        for bytes in [0, LARGE as u64 - 1, MAPPED as u64, 32 * MIB, u64::MAX] {
             assert!(Stretch::take(bytes, 1, true).start.is_none(), "{bytes}");
         }
     }
@@ -326,7 +358,7 @@ mod tests {
             let footprint = stretch.close(blocks);
             drop(inside);
             assert_eq!(footprint.give_back(), 1 << 19);
-            let none = Stretch::default().close([0..7, 0..MAPPED + 1].into_iter());
+            let none = Stretch::default().close([0..7, 0..MAPPED].into_iter());
             assert_eq!(none.give_back(), 7);
         });
     }
@@ -345,18 +377,33 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_has_used_and_dropped_comes_back() {
+    fn a_foreign_allocator_is_left_alone() {
+        let outside = 0..1 << 20;
+        let mut stretch = Stretch::take(4 * MIB, 1, false);
+        assert!(stretch.start.is_some());
+        assert_eq!(stretch.close([outside].into_iter()).give_back(), 0);
+    }
+
+    #[test]
+    fn what_a_thread_has_used_and_dropped_comes_back_in_all_its_pieces() {
         apart(|| {
-            drop(Stretch::take(MAPPED as u64, 1, false));
-            let blocks: Vec<_> = (0..16).map(|_| vec![1_u8; 1 << 20]).collect();
-            let first = blocks.iter().map(|block| block.as_ptr().addr()).min();
-            let first = first.expect("blocks");
-            let whole = first..first + (16 << 20);
+            drop(Stretch::take(30 * MIB, 1, false));
+            // More than one piece can have, and one that stays in the middle.
+            let mut blocks: Vec<_> = (0..48).map(|_| vec![1_u8; 1 << 20]).collect();
+            let kept = blocks.swap_remove(20);
+            let places: Vec<_> = blocks.iter().map(addresses).collect();
+            let used = || places.iter().map(pages).sum::<usize>();
+            let full = used();
             drop(black_box(blocks));
-            let full = pages(&whole);
-            assert_eq!(Footprint::of_this_heap().give_back(), 0);
-            let left = pages(&whole);
-            assert!(full > 4000 && left < 100, "{full} pages, then {left}");
+            let footprints = Footprint::of_this_heap();
+            let left = footprints.into_iter().map(Footprint::give_back);
+            assert_eq!(left.sum::<u64>(), 0);
+            assert!(
+                full > 11_000 && used() < 200,
+                "{full} pages, then {}",
+                used()
+            );
+            drop(kept);
         });
     }
 }

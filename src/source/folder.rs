@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    mem::MaybeUninit,
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -107,6 +108,15 @@ impl ModelFiles for FolderFiles {
                 source: error,
             },
         })
+    }
+
+    fn read_new<'buf>(
+        &self,
+        name: &str,
+        offset: u64,
+        buf: &'buf mut [MaybeUninit<u8>],
+    ) -> Option<&'buf mut [u8]> {
+        self.file(name).ok()?.read_new(buf, offset)
     }
 }
 

@@ -88,11 +88,16 @@ impl Direct {
         done
     }
 
-    /// Fills the buffer from an offset on. Returns whether anything was there, and not in the cache.
-    fn fill(&self, buffer: &mut Buffer, offset: u64, wanted: usize) -> bool {
+    /// Whether a read of so many bytes from an offset on goes around the cache.
+    pub(super) fn is_faster(&self, offset: u64, wanted: usize) -> bool {
         // The system reads ahead: what it has of a first page may end just behind it.
         let last = (offset + wanted.max(AHEAD) as u64).min(self.length).max(1) - 1;
-        if self.is_off.load(Relaxed) || is_cached(&self.file, last) {
+        !self.is_off.load(Relaxed) && !is_cached(&self.file, last)
+    }
+
+    /// Fills the buffer from an offset on. Returns whether anything was there, and not in the cache.
+    fn fill(&self, buffer: &mut Buffer, offset: u64, wanted: usize) -> bool {
+        if !self.is_faster(offset, wanted) {
             return false;
         }
         let begun = Instant::now();

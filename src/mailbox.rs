@@ -1,4 +1,4 @@
-//! How workers reach a manager.
+//! [`Mailbox`]: how workers reach a manager.
 
 use bevy::math::UVec2;
 use crossbeam_channel::Sender;
@@ -37,7 +37,7 @@ pub(crate) struct Mailbox<P: Pipeline> {
 }
 
 impl<P: Pipeline> Mailbox<P> {
-    pub(super) fn new(events: Sender<Event<P>>, signal: Signal, gate: StepGate) -> Self {
+    pub(crate) fn new(events: Sender<Event<P>>, signal: Signal, gate: StepGate) -> Self {
         Self {
             events,
             signal,
