@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::{
     LoadError,
+    memory::Footprint,
     panics::{caught, drop_guarded, guarded},
     shared::Shared,
     threads::{COMPUTES, READS, Threads, deadline_in},
@@ -148,6 +149,13 @@ pub(super) fn count() -> usize {
     available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
 }
 
+/// Gives back what the thread has used and freed: headers of files, and pages beside tensors.
+fn clear_this_heap() {
+    for footprint in Footprint::of_this_heap() {
+        footprint.give_back();
+    }
+}
+
 /// Runs the work of two queues, the first one's first.
 fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
     let [first, second] = queues;
@@ -160,6 +168,9 @@ fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
         match work {
             Ok(work) => guarded("work of a reader", work),
             Err(_) => break,
+        }
+        if queues.iter().all(Receiver::is_empty) {
+            clear_this_heap();
         }
     }
     for work in queues.iter().flat_map(Receiver::try_iter) {
