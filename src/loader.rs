@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Every buffer travels with the load's [`Ticket`]. When the last holder is done, on whatever thread,
-//! the memory is measured on the device thread and the manager hears that it is back.
+//! it is given back and measured off the main thread, and the manager hears that it is back.
 
 use std::{
     path::{Path, PathBuf},

@@ -99,7 +99,8 @@ pub(super) fn heap_in_use() -> Option<u64> {
 }
 
 /// Returns freed heap to the system. Without it glibc keeps freed blocks below its mmap threshold,
-/// which grows to 32 MiB. It locks each arena in turn: never on the main thread.
+/// which grows to 32 MiB. It locks each arena in turn, and takes the game's free blocks, too: the last resort, and never
+/// on the main thread.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn trim() {
     #[expect(unsafe_code, reason = "glibc's trim has no safe wrapper")]

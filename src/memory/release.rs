@@ -137,7 +137,7 @@ fn trim_pool(device: &Device) {
     }
 }
 
-/// Trims, measures and reports, after the last tensor of a model was dropped, and the device has settled.
+/// Trims a card's pool, measures and reports, after the last tensor of a model was dropped, and the device has settled.
 pub(crate) fn report(
     device: &Device,
     claimed: u64,
