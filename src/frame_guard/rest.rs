@@ -10,7 +10,7 @@
 use std::{
     sync::{
         Arc, Condvar, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -49,6 +49,8 @@ pub(crate) struct Rest(Arc<Inner>);
 struct Inner {
     /// When the rest ends at the latest, in nanoseconds of the process; 0 between frames.
     until: AtomicU64,
+    /// Whether there was a rest in the last frame.
+    spares: AtomicBool,
     resting: AtomicU32,
     /// Only of those who rest: the main thread wakes them without it. Who misses that looks soon.
     lock: Mutex<()>,
@@ -60,7 +62,9 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Rest {
     pub(super) fn begin(&self, now: Instant, length: Duration) {
-        if !length.is_zero() {
+        let spares = !length.is_zero();
+        self.0.spares.store(spares, Ordering::Relaxed);
+        if spares {
             let until = (now + length).saturating_duration_since(*START);
             let nanos = until.as_nanos() as u64;
             self.0.until.store(nanos, Ordering::Release);
@@ -72,6 +76,11 @@ impl Rest {
         if self.0.resting.load(Ordering::Acquire) > 0 {
             self.0.over.notify_all();
         }
+    }
+
+    /// Whether there are frames to spare: then what the system does in one go is to be short.
+    pub(crate) fn spares_frames(&self) -> bool {
+        self.0.spares.load(Ordering::Relaxed)
     }
 
     #[cfg(test)]
@@ -140,7 +149,7 @@ mod tests {
         let rest = Rest::default();
         assert!(!rest.has_begun());
         rest.begin(Instant::now(), Duration::from_secs(3600));
-        assert!(rest.has_begun());
+        assert!(rest.has_begun() && rest.spares_frames());
         let other = rest.clone();
         let rests = std::thread::spawn(move || {
             other.wait_while(|| true);

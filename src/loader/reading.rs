@@ -137,9 +137,11 @@ impl<C> Reading<C> {
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
         self.each_chunk(tensor, ticket, CHUNK, |elements, offset| {
-            let read = into.read_new(elements.end, |buf| {
-                self.files.read_new(&tensor.file, offset, buf)
-            });
+            // New pages come in the middle of such a read, for which the system does not leave off.
+            let read = !ticket.rest().spares_frames()
+                && into.read_new(elements.end, |buf| {
+                    self.files.read_new(&tensor.file, offset, buf)
+                });
             if read {
                 return Ok(());
             }

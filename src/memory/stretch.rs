@@ -31,7 +31,7 @@ const PLACE: usize = 128 << 10;
 
 /// Free places that are taken meanwhile are together as large as so many halves of the stretch, at most: where none of
 /// them leads to the stretch, the heap would grow for each.
-const PLACES: usize = 16;
+const PLACES: usize = 64;
 
 /// How many they are, at most.
 const PLACES_COUNT: usize = 256;
