@@ -65,10 +65,9 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
 fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
     let now = Instant::now();
     guard.begun = now;
-    if guard.policy.is_some() {
-        let gap = now - guard.ended;
-        rest.begin(now, rest::length(guard.worked, gap));
-    }
+    let is_guarded = guard.policy.is_some();
+    let length = is_guarded.then(|| rest::length(guard.worked, now - guard.ended));
+    rest.begin(now, length.unwrap_or_default());
     guard.steps = (gate.steps(), gate.is_running());
 }
 
@@ -103,7 +102,10 @@ mod tests {
     /// An app that has worked for 5 ms and waited for 10 before each of two frames, and whether others rested in them.
     fn rests_in(targets: [Option<Duration>; 2]) -> Vec<bool> {
         let mut app = App::new();
-        let look = |rest: Res<Rest>, mut rests: ResMut<Rests>| rests.0.push(rest.has_begun());
+        let look = |rest: Res<Rest>, mut rests: ResMut<Rests>| {
+            assert_eq!(rest.spares_frames(), rest.has_begun());
+            rests.0.push(rest.has_begun());
+        };
         app.init_resource::<Rests>().add_systems(Update, look);
         for target in targets {
             guard_frames(&mut app, target);

@@ -5,8 +5,8 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
+        mpsc,
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use bevy_candle::{
     LoadSteps, MemoryFiles, ModelFiles, Plan, Steps,
     candle_nn::VarBuilder,
     prelude::*,
-    test_kit::{Fake, FakeModel, run_until, run_until_state, wait_until},
+    test_kit::{Fake, FakeModel, Gate, run_until, run_until_state, wait_until},
 };
 
 /// With this target every frame is late.
@@ -153,46 +153,22 @@ fn a_game_with_time_to_spare_is_not_paused() {
     });
 }
 
-/// A folder on a slow disk, which counts its reads.
-struct SlowFiles {
-    files: Arc<dyn ModelFiles>,
-    reads: Count,
+/// How long a game waits between two frames, and readers rest in a frame at most.
+const GAP: Duration = Duration::from_millis(20);
+
+/// What the work of a frame does.
+type Work = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+fn pass_time(time: Duration) {
+    let begun = Instant::now();
+    wait_until("time to pass", || begun.elapsed() >= time);
 }
 
-impl ModelFiles for SlowFiles {
-    fn names(&self) -> Result<Vec<String>, LoadError> {
-        self.files.names()
-    }
-
-    fn len(&self, name: &str) -> Result<u64, LoadError> {
-        self.files.len(name)
-    }
-
-    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(1));
-        self.files.read_at(name, offset, buf)
-    }
-}
-
-/// Reads that begin in 5 ms of the middle of a frame, of which each comes 20 ms after the last: the median of nine.
-fn reads_in_a_frame(frame_target: Option<Duration>) -> u32 {
-    let reads = Count::default();
-    let model = FakeModel::new("slow").tensors(10_000, 4);
-    let files = SlowFiles {
-        files: model.files(),
-        reads: reads.clone(),
-    };
+/// An app whose frames take 2 ms and more, with a load of which each read waits at the gate.
+fn app_that_reads(frame_target: Option<Duration>, gate: &Gate) -> (App, Work) {
+    let work = Work::default();
+    let works = work.clone();
     let mut app = App::new();
-    let in_frame = Arc::new(Mutex::new(Vec::new()));
-    let (counted, counter) = (in_frame.clone(), reads.clone());
-    let work = move || {
-        thread::sleep(Duration::from_millis(2));
-        let before = counter.load(Ordering::SeqCst);
-        thread::sleep(Duration::from_millis(5));
-        let reads = counter.load(Ordering::SeqCst) - before;
-        counted.lock().expect("nobody panics").push(reads);
-    };
     app.add_plugins((
         MinimalPlugins,
         CandlePlugin {
@@ -201,29 +177,68 @@ fn reads_in_a_frame(frame_target: Option<Duration>) -> u32 {
         },
         ModelPlugin::<Fake>::default(),
     ))
-    .add_systems(Update, work);
+    .add_systems(Update, move || {
+        pass_time(Duration::from_millis(2));
+        let work = works.lock().expect("nobody panics").take();
+        work.into_iter().for_each(|work| work());
+    });
+    let model = FakeModel::new("read").tensors(1_000, 4).gate_reads(gate);
     app.world_mut()
         .resource_mut::<ModelManager<Fake>>()
-        .load(ModelSource::files("slow", Arc::new(files)));
-    run_until(&mut app, "the first reads", |_| {
-        thread::sleep(Duration::from_millis(20));
-        reads.load(Ordering::SeqCst) > 10
+        .load(model.source());
+    run_until(&mut app, "the first read", |_| {
+        pass_time(GAP);
+        gate.waiting() == 1
     });
-    in_frame.lock().expect("nobody panics").clear();
-    for _ in 0..9 {
-        app.update();
-        thread::sleep(Duration::from_millis(20));
-    }
-    let mut seen = in_frame.lock().expect("nobody panics").clone();
-    seen.sort_unstable();
-    seen[4]
+    (app, work)
 }
 
 #[test]
 fn reads_rest_while_a_frame_works_where_the_game_has_said_a_target() {
     let _alone = alone();
-    assert_eq!(reads_in_a_frame(Some(Duration::from_millis(16))), 0);
-    assert!(reads_in_a_frame(None) > 0, "they do not without one");
+    let gate = Gate::closed();
+    let (mut app, work) = app_that_reads(Some(Duration::from_millis(16)), &gate);
+    let mut looks = 0;
+    while looks < 3 {
+        pass_time(GAP);
+        let (inside, begun) = (gate.clone(), Instant::now());
+        let (tell, told) = mpsc::channel();
+        let look = move || {
+            let passed = inside.passed();
+            inside.let_pass(1);
+            wait_until("a read", || inside.passed() > passed);
+            pass_time(Duration::from_millis(5));
+            let waits = inside.waiting();
+            // Later than that nobody has to rest any more.
+            let _ = tell.send((begun.elapsed() < GAP).then_some(waits));
+        };
+        *work.lock().expect("nobody panics") = Some(Box::new(look));
+        app.update();
+        if let Some(waiting) = told.recv().expect("the frame has worked") {
+            assert_eq!(waiting, 0, "a read began in the frame");
+            looks += 1;
+        }
+        wait_until("the next read, between frames", || gate.waiting() == 1);
+    }
+    gate.open();
+}
+
+#[test]
+fn reads_do_not_rest_without_a_target() {
+    let _alone = alone();
+    let gate = Gate::closed();
+    let (mut app, work) = app_that_reads(None, &gate);
+    let inside = gate.clone();
+    let look = move || {
+        let passed = inside.passed();
+        inside.let_pass(1);
+        wait_until("the next read, in the frame", || {
+            inside.passed() > passed && inside.waiting() == 1
+        });
+    };
+    *work.lock().expect("nobody panics") = Some(Box::new(look));
+    app.update();
+    gate.open();
 }
 
 #[test]
