@@ -367,11 +367,15 @@ mod tests {
     fn blocks_do_not_go_where_they_would_fit_better() {
         apart(|| {
             drop(Stretch::take(30 * MIB, 1, false));
-            let blocks: Vec<_> = (0..20).map(|_| vec![1_u8; 1 << 20]).collect();
-            let every_other = blocks.into_iter().enumerate().filter(|(i, _)| i % 2 == 0);
-            let kept: Vec<_> = every_other.map(|(_, block)| block).collect();
+            let mut holes = black_box(Vec::new());
+            let mut kept = black_box(Vec::new());
+            for _ in 0..10 {
+                holes.push(vec![1_u8; 1 << 20]);
+                kept.push(vec![1_u8; 1 << 20]);
+            }
+            drop(holes);
             let (blocks, _, footprint) = eight_blocks(false);
-            assert_eq!(footprint.elsewhere, 0);
+            assert!(footprint.bytes > 4 << 20, "{} bytes", footprint.bytes);
             drop((kept, blocks));
         });
     }
