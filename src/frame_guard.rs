@@ -17,6 +17,7 @@ mod rest;
 
 pub(crate) use gate::{Running, StepGate};
 use policy::{Frame, Policy};
+use rest::Pacing;
 pub(crate) use rest::Rest;
 
 /// Watches the frames of an app.
@@ -24,6 +25,7 @@ pub(crate) use rest::Rest;
 struct FrameGuard {
     /// [`None`]: the last plugin said no target.
     policy: Option<Policy>,
+    pacing: Pacing,
     /// The policy's clock starts here.
     since: Instant,
     begun: Instant,
@@ -47,6 +49,7 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
     let now = Instant::now();
     app.insert_resource(FrameGuard {
         policy,
+        pacing: Pacing::default(),
         since: now,
         begun: now,
         ended: now,
@@ -65,15 +68,16 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
 fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
     let now = Instant::now();
     guard.begun = now;
+    let (worked, gap) = (guard.worked, now - guard.ended);
+    let length = guard.pacing.rest_in_next(worked, gap);
     let is_guarded = guard.policy.is_some();
-    let length = is_guarded.then(|| rest::length(guard.worked, now - guard.ended));
-    rest.begin(now, length.unwrap_or_default());
+    rest.begin(now, if is_guarded { length } else { Duration::ZERO });
     guard.steps = (gate.steps(), gate.is_running());
 }
 
 fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
-    rest.end();
     let now = Instant::now();
+    rest.end(now);
     (guard.ended, guard.worked) = (now, now - guard.begun);
     let (steps, was_running) = guard.steps;
     let frame = Frame {
@@ -103,8 +107,7 @@ mod tests {
     fn rests_in(targets: [Option<Duration>; 2]) -> Vec<bool> {
         let mut app = App::new();
         let look = |rest: Res<Rest>, mut rests: ResMut<Rests>| {
-            assert_eq!(rest.spares_frames(), rest.has_begun());
-            rests.0.push(rest.has_begun());
+            rests.0.push(rest.is_on(Instant::now()));
         };
         app.init_resource::<Rests>().add_systems(Update, look);
         for target in targets {
@@ -115,8 +118,9 @@ mod tests {
                 .checked_sub(10 * MS)
                 .expect("the machine runs for longer");
             app.update();
+            let soon = Instant::now() + MS;
             assert!(
-                !app.world().resource::<Rest>().has_begun(),
+                !app.world().resource::<Rest>().is_on(soon),
                 "between frames"
             );
         }

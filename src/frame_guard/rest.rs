@@ -3,6 +3,8 @@
 //! However low its priority, a thread that reads a file or gives memory back costs a frame: the system does not take the
 //! processor away in the middle of a page, a thread that has waited long enough gets a turn of some milliseconds all the
 //! same, and the caches are shared. A game that is paced by its display waits for longer than all of that takes.
+//! What is still to be done when the last system has run goes from thread to thread: whoever was woken up at once would
+//! be in its way.
 //!
 //! Threads are shared by the apps of a process: where one of them has others rest, so does what they do for its
 //! neighbours.
@@ -10,7 +12,7 @@
 use std::{
     sync::{
         Arc, Condvar, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,19 +27,40 @@ const SHORT: Duration = Duration::from_millis(1);
 /// A game that was waiting for somebody to press a key does not keep its models waiting.
 const LONGEST: Duration = Duration::from_millis(20);
 
-/// How often those who rest look by themselves whether they still have to.
-const LOOK: Duration = Duration::from_millis(1);
+/// A rest goes on after the last system of a frame for so long.
+const TAIL: Duration = Duration::from_micros(200);
 
-/// So often, at most: who always wakes up late, in the next frame, goes on all the same.
-const MOST_LOOKS: u32 = 100;
+/// How often those who rest look by themselves whether they still have to: they may miss the end of a frame.
+const LOOK: Duration = Duration::from_millis(4);
 
-/// How long others rest in a frame, after the last one took `work` and the game then waited for `gap`: no longer than
-/// that, so they have half of the time at least.
-pub(super) fn length(work: Duration, gap: Duration) -> Duration {
-    if work < SHORT {
-        Duration::ZERO
-    } else {
-        gap.min(LONGEST)
+/// The same for those whom nobody wakes.
+const LOOK_UNTOLD: Duration = Duration::from_millis(1);
+
+/// So long at most, over several frames: who always wakes up late, in the next frame, goes on all the same.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long others rest in each frame. Pure: times in, a time out.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Pacing {
+    /// How long the game has waited, without what others have rested for it since.
+    credit: Duration,
+    /// The last rest, at most.
+    length: Duration,
+}
+
+impl Pacing {
+    /// Returns how long others rest in the frame that begins, after the last one took `work` and the game then waited for
+    /// `gap`. All together no longer than the game has waited, so they have half of the time at least.
+    pub(super) fn rest_in_next(&mut self, work: Duration, gap: Duration) -> Duration {
+        let rested = work.min(self.length);
+        let credit = self.credit.saturating_sub(rested).saturating_add(gap);
+        self.credit = credit.min(LONGEST);
+        self.length = if work < SHORT {
+            Duration::ZERO
+        } else {
+            self.credit
+        };
+        self.length
     }
 }
 
@@ -47,10 +70,8 @@ pub(crate) struct Rest(Arc<Inner>);
 
 #[derive(Default, Debug)]
 struct Inner {
-    /// When the rest ends at the latest, in nanoseconds of the process; 0 between frames.
+    /// When the rest ends at the latest, in nanoseconds of the process; 0 where there is none.
     until: AtomicU64,
-    /// Whether there was a rest in the last frame.
-    spares: AtomicBool,
     resting: AtomicU32,
     /// Only of those who rest: the main thread wakes them without it. Who misses that looks soon.
     lock: Mutex<()>,
@@ -60,66 +81,81 @@ struct Inner {
 /// The process's clock starts with its first rest.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+fn nanos(time: Instant) -> u64 {
+    time.saturating_duration_since(*START).as_nanos() as u64
+}
+
 impl Rest {
+    /// A frame begins, in which others rest for so long at most.
     pub(super) fn begin(&self, now: Instant, length: Duration) {
-        let spares = !length.is_zero();
-        self.0.spares.store(spares, Ordering::Relaxed);
-        if spares {
-            let until = (now + length).saturating_duration_since(*START);
-            let nanos = until.as_nanos() as u64;
-            self.0.until.store(nanos, Ordering::Release);
-        }
+        let until = if length.is_zero() {
+            0
+        } else {
+            nanos(now + length)
+        };
+        self.0.until.store(until, Ordering::Release);
     }
 
-    pub(super) fn end(&self) {
-        self.0.until.store(0, Ordering::Release);
+    /// The frame ends: a rest that has lasted until now goes on for a moment.
+    pub(super) fn end(&self, now: Instant) {
+        let lasts = self.is_on(now);
+        let until = if lasts { nanos(now + TAIL) } else { 0 };
+        self.0.until.store(until, Ordering::Release);
+        // Who sleeps until the end of a long rest is told of the new one.
         if self.0.resting.load(Ordering::Acquire) > 0 {
             self.0.over.notify_all();
         }
     }
 
-    /// Whether there are frames to spare: then what the system does in one go is to be short.
-    pub(crate) fn spares_frames(&self) -> bool {
-        self.0.spares.load(Ordering::Relaxed)
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.0.until.load(Ordering::Acquire) > nanos(now)
     }
 
-    #[cfg(test)]
-    pub(super) fn has_begun(&self) -> bool {
-        self.0.until.load(Ordering::Acquire) > 0
-    }
-
-    /// When to look again; [`None`] where nobody rests.
-    fn look_again(&self) -> Option<Instant> {
+    /// When to look again; [`None`] where there is no rest.
+    fn look_again(&self, every: Duration) -> Option<Instant> {
         let until = self.0.until.load(Ordering::Acquire);
         if until == 0 {
             return None;
         }
         let (now, until) = (Instant::now(), *START + Duration::from_nanos(until));
-        (now < until).then(|| until.min(now + LOOK))
+        (now < until).then(|| until.min(now + every))
     }
 
     /// Rests on a thread that may be held, as long as somebody wants what it does.
     pub(crate) fn wait_while(&self, is_wanted: impl Fn() -> bool) {
-        let mut looks = 0..MOST_LOOKS;
-        while looks.next().is_some()
-            && is_wanted()
-            && let Some(until) = self.look_again()
-        {
-            let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            self.0.resting.fetch_add(1, Ordering::AcqRel);
-            let left = until.saturating_duration_since(Instant::now());
-            drop(self.0.over.wait_timeout(own, left));
-            self.0.resting.fetch_sub(1, Ordering::AcqRel);
+        let Some(mut look) = self.look_again(LOOK) else {
+            return;
+        };
+        let begun = Instant::now();
+        while is_wanted() && begun.elapsed() < PATIENCE {
+            self.sleep_until_told(look);
+            match self.look_again(LOOK) {
+                Some(again) => look = again,
+                None => return,
+            }
         }
+    }
+
+    fn sleep_until_told(&self, look: Instant) {
+        let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.resting.fetch_add(1, Ordering::AcqRel);
+        let left = look.saturating_duration_since(Instant::now());
+        drop(self.0.over.wait_timeout(own, left));
+        self.0.resting.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Rests where others must not be held up.
     pub(crate) async fn pass(&self) {
-        let mut looks = 0..MOST_LOOKS;
-        while looks.next().is_some()
-            && let Some(until) = self.look_again()
-        {
-            sleep_until(until).await;
+        let Some(mut look) = self.look_again(LOOK_UNTOLD) else {
+            return;
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            sleep_until(look).await;
+            match self.look_again(LOOK_UNTOLD) {
+                Some(again) => look = again,
+                None => return,
+            }
         }
     }
 }
@@ -131,32 +167,65 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// How long others rest in each of some frames of a game that works and waits.
+    fn rests(frames: usize, work: Duration, gap: Duration) -> Vec<Duration> {
+        let mut pacing = Pacing::default();
+        let rest = |_| pacing.rest_in_next(work, gap);
+        (0..frames).map(rest).collect()
+    }
+
     #[test]
     fn others_rest_no_longer_than_the_game_has_waited() {
-        assert_eq!(length(6 * MS, 10 * MS), 10 * MS);
-        assert_eq!(length(15 * MS, 2 * MS), 2 * MS);
-        assert_eq!(length(15 * MS, Duration::ZERO), Duration::ZERO);
+        let rests = rests(100, 15 * MS, 2 * MS);
+        assert_eq!(rests, [2 * MS; 100]);
+    }
+
+    #[test]
+    fn a_game_that_never_waits_holds_nobody_up() {
+        assert_eq!(rests(10, 15 * MS, Duration::ZERO), [Duration::ZERO; 10]);
+    }
+
+    #[test]
+    fn a_game_that_waits_for_long_has_a_long_frame_for_itself() {
+        let mut pacing = Pacing::default();
+        let rests: Vec<_> = (0..5)
+            .map(|_| pacing.rest_in_next(6 * MS, 10 * MS))
+            .collect();
+        assert_eq!(rests, [10, 14, 18, 20, 20].map(|ms| ms * MS));
+        assert_eq!(pacing.rest_in_next(40 * MS, Duration::ZERO), Duration::ZERO);
     }
 
     #[test]
     fn short_frames_and_long_waits_hold_nobody_up() {
-        assert_eq!(length(MS / 2, 10 * MS), Duration::ZERO);
-        assert_eq!(length(6 * MS, Duration::from_secs(5)), LONGEST);
+        assert_eq!(rests(3, MS / 2, 10 * MS), [Duration::ZERO; 3]);
+        assert_eq!(rests(1, 6 * MS, Duration::from_secs(5)), [LONGEST]);
+        assert_eq!(rests(2, 6 * MS, Duration::MAX), [LONGEST; 2]);
     }
 
     #[test]
-    fn a_rest_ends_with_its_frame() {
+    fn a_rest_ends_a_moment_after_its_frame() {
         let rest = Rest::default();
-        assert!(!rest.has_begun());
-        rest.begin(Instant::now(), Duration::from_secs(3600));
-        assert!(rest.has_begun() && rest.spares_frames());
+        let now = Instant::now();
+        assert!(!rest.is_on(now));
+        rest.begin(now, Duration::from_secs(3600));
+        assert!(rest.is_on(now));
         let other = rest.clone();
         let rests = std::thread::spawn(move || {
             other.wait_while(|| true);
             block_on(other.pass());
         });
-        rest.end();
+        rest.end(now);
+        assert!(rest.is_on(now) && !rest.is_on(now + TAIL));
         rests.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_rest_that_was_over_before_its_frame_does_not_begin_again() {
+        let rest = Rest::default();
+        let now = Instant::now();
+        rest.begin(now, MS);
+        rest.end(now + MS);
+        assert!(!rest.is_on(now));
     }
 
     #[test]
@@ -176,5 +245,14 @@ mod tests {
         rest.wait_while(|| true);
         block_on(rest.pass());
         assert!(begun.elapsed() >= 5 * MS);
+    }
+
+    #[test]
+    fn nobody_rests_for_ever() {
+        let rest = Rest::default();
+        let begun = Instant::now();
+        rest.begin(begun, Duration::from_secs(3600));
+        rest.wait_while(|| true);
+        assert!(begun.elapsed() >= PATIENCE && rest.is_on(Instant::now()));
     }
 }

@@ -37,12 +37,16 @@ pub(super) async fn collect<C>(
     };
     loop {
         match arrivals.next(inbox).await? {
-            Some(ToOwner::Tensor(arrived)) => {
-                let tensor = put_whole(arrived.values, &arrived.plan, device)?;
-                let uses = arrived.plan.uses;
-                arrivals.weights.insert(arrived.name, tensor, uses);
-                // An upload takes its time: the jobs of others go on between two.
-                future::yield_now().await;
+            Some(ToOwner::Tensors(arrived)) => {
+                // Declared first: it is dropped last.
+                let _ticket = arrived._ticket;
+                for arrived in arrived.tensors {
+                    let tensor = put_whole(arrived.values, &arrived.plan, device)?;
+                    let uses = arrived.plan.uses;
+                    arrivals.weights.insert(arrived.name, tensor, uses);
+                    // An upload takes its time: the jobs of others go on between two.
+                    future::yield_now().await;
+                }
             }
             #[cfg(feature = "cuda")]
             Some(ToOwner::Stage(stage)) => arrivals.stage(&stage, device)?,

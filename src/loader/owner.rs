@@ -32,7 +32,7 @@ use crate::{
 
 /// What the readers and the load task send to the owner.
 pub(super) enum ToOwner<C> {
-    Tensor(Arrived),
+    Tensors(Arrived),
     /// The readers want buffers for a card.
     #[cfg(feature = "cuda")]
     Stage(Stage),
@@ -45,12 +45,18 @@ pub(super) enum ToOwner<C> {
     Failed,
 }
 
-/// A tensor on its way to the device thread. The ticket is the last field: it is dropped last.
+/// Tensors on their way to the device thread, all of a batch: to wake it for each would cost more than small ones take.
+/// The ticket is the last field: it is dropped last.
 pub(super) struct Arrived {
+    pub(super) tensors: Vec<HostNamed>,
+    pub(super) _ticket: Arc<Ticket>,
+}
+
+/// A tensor that was read, and what it is.
+pub(super) struct HostNamed {
     pub(super) name: Arc<str>,
     pub(super) plan: TensorPlan,
     pub(super) values: HostTensor,
-    pub(super) _ticket: Arc<Ticket>,
 }
 
 /// What an owner needs.

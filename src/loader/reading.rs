@@ -11,7 +11,7 @@ use candle_core::DType;
 use super::{
     batch::{Batch, CHUNK, chunks},
     cast::{HostTensor, Scratch},
-    owner::{Arrived, ToOwner},
+    owner::{Arrived, HostNamed, ToOwner},
     plan::{TensorPlan, sum},
     progress::ProgressCell,
     ticket::Ticket,
@@ -40,7 +40,7 @@ pub(super) struct Reading<C> {
 }
 
 impl<C> Reading<C> {
-    /// Hands each tensor of a batch to the device thread. Returns false for a load that nobody wants
+    /// Hands the tensors of a batch to the device thread. Returns false for a load that nobody wants
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
         let mut reserved = self.reserve_small(&batch)?;
@@ -51,20 +51,29 @@ impl<C> Reading<C> {
         if !whole? {
             return Ok(false);
         }
-        for ((name, tensor), mut values) in batch.into_iter().zip(reserved.into_iter().flatten()) {
-            if !caught("read", || self.fill(&tensor, ticket, &mut values))? {
+        let read = |((name, plan), values)| HostNamed { name, plan, values };
+        let reserved = reserved.into_iter().flatten();
+        let mut tensors: Vec<_> = batch.into_iter().zip(reserved).map(read).collect();
+        for HostNamed { plan, values, .. } in &mut tensors {
+            if !caught("read", || self.fill(plan, ticket, values))? {
                 return Ok(false);
             }
-            let arrived = Arrived {
-                name,
-                plan: tensor,
-                values,
-                _ticket: ticket.clone(),
-            };
-            // Refused by an owner that has ended: the tensor is dropped here.
-            let _ = self.owner.try_send(ToOwner::Tensor(arrived));
         }
+        self.send(tensors, ticket);
         Ok(true)
+    }
+
+    /// Sends tensors that were read to the device thread.
+    pub(super) fn send(&self, tensors: Vec<HostNamed>, ticket: &Arc<Ticket>) {
+        if tensors.is_empty() {
+            return;
+        }
+        let arrived = Arrived {
+            tensors,
+            _ticket: ticket.clone(),
+        };
+        // Refused by an owner that has ended: the tensors are dropped here.
+        let _ = self.owner.try_send(ToOwner::Tensors(arrived));
     }
 
     /// Takes the memory of small tensors, which are to lie in no stretch.
@@ -137,11 +146,9 @@ impl<C> Reading<C> {
         into: &mut HostTensor,
     ) -> Result<bool, LoadError> {
         self.each_chunk(tensor, ticket, CHUNK, |elements, offset| {
-            // New pages come in the middle of such a read, for which the system does not leave off.
-            let read = !ticket.rest().spares_frames()
-                && into.read_new(elements.end, |buf| {
-                    self.files.read_new(&tensor.file, offset, buf)
-                });
+            let read = into.read_new(elements.end, |buf| {
+                self.files.read_new(&tensor.file, offset, buf)
+            });
             if read {
                 return Ok(());
             }

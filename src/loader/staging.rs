@@ -11,7 +11,7 @@ use super::{
     batch::{Batch, CHUNK, chunks},
     cast::{HostTensor, Scratch, convert_bytes, widen_bytes},
     lender::Lender,
-    owner::{Arrived, ToOwner},
+    owner::{HostNamed, ToOwner},
     packing::{Cut, pack},
     pinned::Pinned,
     plan::TensorPlan,
@@ -152,17 +152,15 @@ impl<C: Send + 'static> Lift<C> {
 impl<C> Reading<C> {
     /// Tensors without elements lie in no buffer.
     fn send_empty(&self, tensors: &[Named], ticket: &Arc<Ticket>) {
-        for (name, plan) in tensors.iter().filter(|(_, plan)| plan.elements() == 0) {
-            let Some(values) = HostTensor::reserve(plan.run_dtype(self.dtype), 0) else {
-                continue;
-            };
-            let _ = self.owner.try_send(ToOwner::Tensor(Arrived {
+        let without = tensors.iter().filter(|(_, plan)| plan.elements() == 0);
+        let empty = |(name, plan): &Named| {
+            Some(HostNamed {
                 name: name.clone(),
                 plan: TensorPlan::clone(plan),
-                values,
-                _ticket: ticket.clone(),
-            }));
-        }
+                values: HostTensor::reserve(plan.run_dtype(self.dtype), 0)?,
+            })
+        };
+        self.send(without.filter_map(empty).collect(), ticket);
     }
 
     fn fill_buffer(

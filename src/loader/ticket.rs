@@ -191,8 +191,7 @@ impl Drop for Ticket {
 fn clear_heap(footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
     let mut left = 0;
     for footprint in footprints {
-        rest.wait_while(|| true);
-        left += footprint.give_back();
+        left += footprint.give_back(|| rest.wait_while(|| true));
     }
     // What is left costs the game its own free blocks, and holds it up.
     if left > LEFT.max(bytes / 100) {

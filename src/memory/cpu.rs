@@ -9,7 +9,7 @@ use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshK
 
 /// A huge page.
 #[cfg(target_os = "linux")]
-const HUGE: usize = 2 << 20;
+pub(super) const HUGE: usize = 2 << 20;
 
 /// Smaller buffers are left alone: they come and go too often.
 #[cfg(target_os = "linux")]

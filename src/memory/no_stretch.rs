@@ -31,7 +31,7 @@ impl Footprint {
     }
 
     #[expect(clippy::unused_self, reason = "only glibc has stretches")]
-    pub(crate) fn give_back(self) -> u64 {
+    pub(crate) fn give_back(self, _: impl Fn()) -> u64 {
         0
     }
 }

@@ -17,7 +17,7 @@
 
 use std::{hint::black_box, ops::Range, ptr::NonNull};
 
-use super::cpu::{LARGE, advise};
+use super::cpu::{HUGE, LARGE, advise};
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
 /// limit is 32 MiB, what it adds to a block included.
@@ -151,15 +151,16 @@ impl Footprint {
         found
     }
 
-    /// Gives the memory back to the system, after the blocks were dropped. Returns how many bytes may still be with the C
-    /// library.
-    pub(crate) fn give_back(self) -> u64 {
+    /// Gives the memory back to the system, after the blocks were dropped, with a pause before each piece. Returns how
+    /// many bytes may still be with the C library.
+    pub(crate) fn give_back(self, pause: impl Fn()) -> u64 {
         let Some(mut free) = self.start else {
             return self.elsewhere;
         };
         let place = free.address;
+        pause();
         free.resize(self.bytes);
-        let is_back = free.give_pages_back();
+        let is_back = free.give_pages_back(pause);
         if is_back && (free.address, free.bytes) == (place, self.bytes) {
             self.elsewhere
         } else {
@@ -222,13 +223,26 @@ impl Placeholder {
         count_used(self.pages()) > 0
     }
 
-    /// Gives the memory of its whole pages back to the system; the block keeps its place. Returns false where the system
-    /// refuses.
-    fn give_pages_back(&self) -> bool {
-        let pages = self.pages();
+    /// Gives the memory of its whole pages back to the system, piece by piece; the block keeps its place. Returns false
+    /// where the system refuses.
+    fn give_pages_back(&self, pause: impl Fn()) -> bool {
+        let mut left = self.pages();
+        while !left.is_empty() {
+            pause();
+            // Half a huge page would be cut in small ones.
+            let end = left.end.min((left.start + 1).next_multiple_of(HUGE));
+            if !self.give_back_piece(left.start..end) {
+                return false;
+            }
+            left.start = end;
+        }
+        true
+    }
+
+    fn give_back_piece(&self, pages: Range<usize>) -> bool {
         #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
-        // SAFETY: the pages lie in this block as a whole, which is this value's alone, and in which nothing is. They
-        // read as zeros afterwards.
+        // SAFETY: the pages are some of `pages`: they lie in this block as a whole, which is this value's alone, and in
+        // which nothing is. They read as zeros afterwards.
         let refused = unsafe {
             let first = self.address.as_ptr().with_addr(pages.start);
             libc::madvise(first, pages.len(), libc::MADV_DONTNEED)
@@ -330,7 +344,7 @@ mod tests {
                 );
                 let full = pages(&whole);
                 drop(blocks);
-                assert_eq!(footprint.give_back(), 0, "something is in the way");
+                assert_eq!(footprint.give_back(|| ()), 0, "something is in the way");
                 let left = pages(&whole);
                 assert!(full > 1000 && left < 10, "{full} pages, then {left}");
             });
@@ -343,7 +357,7 @@ mod tests {
             let (mut blocks, whole, footprint) = eight_blocks(false);
             let kept = blocks.swap_remove(4);
             drop(blocks);
-            assert!(footprint.give_back() >= whole.len() as u64);
+            assert!(footprint.give_back(|| ()) >= whole.len() as u64);
             assert!(kept.iter().all(|&byte| byte == 1), "it was taken away");
         });
     }
@@ -357,9 +371,9 @@ mod tests {
             let blocks = [&inside, &elsewhere].into_iter().map(addresses);
             let footprint = stretch.close(blocks);
             drop(inside);
-            assert_eq!(footprint.give_back(), 1 << 19);
+            assert_eq!(footprint.give_back(|| ()), 1 << 19);
             let none = Stretch::default().close([0..7, 0..MAPPED].into_iter());
-            assert_eq!(none.give_back(), 7);
+            assert_eq!(none.give_back(|| ()), 7);
         });
     }
 
@@ -385,7 +399,7 @@ mod tests {
         let outside = 0..1 << 20;
         let mut stretch = Stretch::take(4 * MIB, 1, false);
         assert!(stretch.start.is_some());
-        assert_eq!(stretch.close([outside].into_iter()).give_back(), 0);
+        assert_eq!(stretch.close([outside].into_iter()).give_back(|| ()), 0);
     }
 
     #[test]
@@ -400,7 +414,7 @@ mod tests {
             let full = used();
             drop(black_box(blocks));
             let footprints = Footprint::of_this_heap();
-            let left = footprints.into_iter().map(Footprint::give_back);
+            let left = footprints.into_iter().map(|footprint| footprint.give_back(|| ()));
             assert_eq!(left.sum::<u64>(), 0);
             assert!(
                 full > 11_000 && used() < 200,
