@@ -106,8 +106,8 @@ mod tests {
     /// An app that has worked for 5 ms and waited for 10 before each of two frames, and whether others rested in them.
     fn rests_in(targets: [Option<Duration>; 2]) -> Vec<bool> {
         let mut app = App::new();
-        let look = |rest: Res<Rest>, mut rests: ResMut<Rests>| {
-            rests.0.push(rest.is_on(Instant::now()));
+        let look = |guard: Res<FrameGuard>, rest: Res<Rest>, mut rests: ResMut<Rests>| {
+            rests.0.push(rest.is_on(guard.begun));
         };
         app.init_resource::<Rests>().add_systems(Update, look);
         for target in targets {

@@ -50,8 +50,9 @@ pub struct CandlePlugin {
     /// The most that the work of a frame may take. Where it takes more while a job runs, inference pauses between
     /// steps until the frames are well again, but for one step of each job every 250 ms. A game that is slow by
     /// itself is not answered by pausing. [`None`], the default: no frame is looked at. A game at 60 Hz says a
-    /// little less than 16.7 ms. Loads and unloads, too, then rest while a frame works, for no longer than the game
-    /// waited before it. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is not in it.
+    /// little less than 16.7 ms. Loads and unloads, too, then rest while a frame works, all in all for no longer than
+    /// the game waits between its frames. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is
+    /// not in it.
     ///
     /// ```
     /// use std::time::Duration;

@@ -116,10 +116,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// One load and unload that nobody looks at.
-    pub fn come_and_go_uncounted(&mut self) {
-        self.come_and_go(1, &mut Vec::new(), &mut Vec::new());
-        self.load_seconds.pop();
+    /// One load, before those that count.
+    pub fn come_and_go_first(&mut self, frames: &mut Vec<f64>) {
+        self.load();
+        self.frames_until::<Stack>(ModelState::Loaded, frames);
+        self.manager::<Stack>().unload();
+        self.frames_until::<Stack>(ModelState::Idle, &mut Vec::new());
     }
 
     /// Cancels loads after one frame to twenty.

@@ -36,8 +36,12 @@ const LOOK: Duration = Duration::from_millis(4);
 /// The same for those whom nobody wakes.
 const LOOK_UNTOLD: Duration = Duration::from_millis(1);
 
-/// So long at most, over several frames: who always wakes up late, in the next frame, goes on all the same.
+/// So long at most, over several frames: who always wakes up late, in the next frame, goes on all the same. Then nobody
+/// rests for as long.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The same where somebody waits for what is dropped.
+const PATIENCE_UNTOLD: Duration = LONGEST;
 
 /// How long others rest in each frame. Pure: times in, a time out.
 #[derive(Clone, Copy, Default, Debug)]
@@ -52,7 +56,11 @@ impl Pacing {
     /// Returns how long others rest in the frame that begins, after the last one took `work` and the game then waited for
     /// `gap`. All together no longer than the game has waited, so they have half of the time at least.
     pub(super) fn rest_in_next(&mut self, work: Duration, gap: Duration) -> Duration {
-        let rested = work.min(self.length);
+        let rested = if work < self.length {
+            work + TAIL
+        } else {
+            self.length
+        };
         let credit = self.credit.saturating_sub(rested).saturating_add(gap);
         self.credit = credit.min(LONGEST);
         self.length = if work < SHORT {
@@ -72,6 +80,8 @@ pub(crate) struct Rest(Arc<Inner>);
 struct Inner {
     /// When the rest ends at the latest, in nanoseconds of the process; 0 where there is none.
     until: AtomicU64,
+    /// Until then nobody rests, in the same way.
+    impatient: AtomicU64,
     resting: AtomicU32,
     /// Only of those who rest: the main thread wakes them without it. Who misses that looks soon.
     lock: Mutex<()>,
@@ -101,9 +111,13 @@ impl Rest {
         let lasts = self.is_on(now);
         let until = if lasts { nanos(now + TAIL) } else { 0 };
         self.0.until.store(until, Ordering::Release);
-        // Who sleeps until the end of a long rest is told of the new one.
+        self.wake_one();
+    }
+
+    /// The first of those who rest hears of the end, and each who goes on wakes the next: not all at once.
+    fn wake_one(&self) {
         if self.0.resting.load(Ordering::Acquire) > 0 {
-            self.0.over.notify_all();
+            self.0.over.notify_one();
         }
     }
 
@@ -117,23 +131,34 @@ impl Rest {
         if until == 0 {
             return None;
         }
-        let (now, until) = (Instant::now(), *START + Duration::from_nanos(until));
-        (now < until).then(|| until.min(now + every))
+        let now = Instant::now();
+        let rests = nanos(now) < until && self.0.impatient.load(Ordering::Acquire) <= nanos(now);
+        rests.then(|| (*START + Duration::from_nanos(until)).min(now + every))
     }
 
     /// Rests on a thread that may be held, as long as somebody wants what it does.
     pub(crate) fn wait_while(&self, is_wanted: impl Fn() -> bool) {
-        let Some(mut look) = self.look_again(LOOK) else {
-            return;
-        };
         let begun = Instant::now();
-        while is_wanted() && begun.elapsed() < PATIENCE {
-            self.sleep_until_told(look);
-            match self.look_again(LOOK) {
-                Some(again) => look = again,
-                None => return,
+        let mut has_slept = false;
+        while is_wanted()
+            && let Some(look) = self.look_again(LOOK)
+        {
+            if begun.elapsed() >= PATIENCE {
+                let until = nanos(Instant::now() + PATIENCE);
+                self.0.impatient.store(until, Ordering::Release);
+                break;
             }
+            self.sleep_until_told(look);
+            has_slept = true;
         }
+        if has_slept {
+            self.wake_one();
+        }
+    }
+
+    #[cfg(test)]
+    fn is_impatient(&self) -> bool {
+        self.0.impatient.load(Ordering::Acquire) > nanos(Instant::now())
     }
 
     fn sleep_until_told(&self, look: Instant) {
@@ -146,16 +171,11 @@ impl Rest {
 
     /// Rests where others must not be held up.
     pub(crate) async fn pass(&self) {
-        let Some(mut look) = self.look_again(LOOK_UNTOLD) else {
-            return;
-        };
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < PATIENCE_UNTOLD
+            && let Some(look) = self.look_again(LOOK_UNTOLD)
+        {
             sleep_until(look).await;
-            match self.look_again(LOOK_UNTOLD) {
-                Some(again) => look = again,
-                None => return,
-            }
         }
     }
 }
@@ -188,11 +208,12 @@ mod tests {
     #[test]
     fn a_game_that_waits_for_long_has_a_long_frame_for_itself() {
         let mut pacing = Pacing::default();
-        let rests: Vec<_> = (0..5)
-            .map(|_| pacing.rest_in_next(6 * MS, 10 * MS))
-            .collect();
-        assert_eq!(rests, [10, 14, 18, 20, 20].map(|ms| ms * MS));
-        assert_eq!(pacing.rest_in_next(40 * MS, Duration::ZERO), Duration::ZERO);
+        let mut rest = |work, gap| pacing.rest_in_next(work, gap);
+        assert_eq!(rest(6 * MS, 10 * MS), 10 * MS);
+        assert_eq!(rest(6 * MS, 10 * MS), 14 * MS - TAIL);
+        assert_eq!(rest(6 * MS, 10 * MS), 18 * MS - 2 * TAIL);
+        assert_eq!(rest(6 * MS, 10 * MS), LONGEST);
+        assert_eq!(rest(40 * MS, Duration::ZERO), Duration::ZERO);
     }
 
     #[test]
@@ -205,18 +226,36 @@ mod tests {
     #[test]
     fn a_rest_ends_a_moment_after_its_frame() {
         let rest = Rest::default();
-        let now = Instant::now();
+        let now = *START;
         assert!(!rest.is_on(now));
         rest.begin(now, Duration::from_secs(3600));
-        assert!(rest.is_on(now));
-        let other = rest.clone();
-        let rests = std::thread::spawn(move || {
-            other.wait_while(|| true);
-            block_on(other.pass());
-        });
-        rest.end(now);
-        assert!(rest.is_on(now) && !rest.is_on(now + TAIL));
-        rests.join().expect("it ends");
+        assert!(rest.is_on(now + Duration::from_secs(3599)));
+        rest.end(now + 5 * MS);
+        assert!(rest.is_on(now + 5 * MS) && !rest.is_on(now + 5 * MS + TAIL));
+    }
+
+    #[test]
+    fn all_who_rest_go_on_after_their_frame() {
+        // Whoever missed the end would look by himself: so often, all together, that is no accident.
+        let (mut fastest, rest) = (Duration::MAX, Rest::default());
+        for _ in 0..20 {
+            rest.begin(Instant::now(), Duration::from_secs(3600));
+            let rests = || {
+                let other = rest.clone();
+                std::thread::spawn(move || other.wait_while(|| true))
+            };
+            let threads = [rests(), rests(), rests()];
+            while rest.0.resting.load(Ordering::Acquire) < 3 {
+                std::thread::yield_now();
+            }
+            let ended = Instant::now();
+            rest.end(ended);
+            for thread in threads {
+                thread.join().expect("it ends");
+            }
+            fastest = fastest.min(ended.elapsed());
+        }
+        assert!((TAIL..LOOK).contains(&fastest), "{fastest:?}");
     }
 
     #[test]
@@ -232,9 +271,11 @@ mod tests {
     fn nobody_rests_for_what_nobody_wants() {
         let rest = Rest::default();
         rest.begin(Instant::now(), Duration::from_secs(3600));
+        rest.wait_while(|| false);
+        assert!(!rest.is_impatient());
         let asked = std::cell::Cell::new(0);
         rest.wait_while(|| asked.replace(asked.get() + 1) < 2);
-        assert_eq!(asked.get(), 3);
+        assert!(asked.get() == 3 || rest.is_impatient(), "{asked:?}");
     }
 
     #[test]
@@ -248,11 +289,23 @@ mod tests {
     }
 
     #[test]
-    fn nobody_rests_for_ever() {
+    fn who_has_rested_for_long_goes_on_and_does_not_rest_again_at_once() {
         let rest = Rest::default();
         let begun = Instant::now();
         rest.begin(begun, Duration::from_secs(3600));
         rest.wait_while(|| true);
-        assert!(begun.elapsed() >= PATIENCE && rest.is_on(Instant::now()));
+        assert!(begun.elapsed() >= PATIENCE && rest.is_impatient());
+        let asked = std::cell::Cell::new(0);
+        rest.wait_while(|| asked.replace(asked.get() + 1) < 10);
+        assert!(asked.get() == 1 || !rest.is_impatient(), "{asked:?}");
+    }
+
+    #[test]
+    fn what_is_dropped_does_not_wait_for_long() {
+        let rest = Rest::default();
+        let begun = Instant::now();
+        rest.begin(begun, Duration::from_secs(3600));
+        block_on(rest.pass());
+        assert!(begun.elapsed() >= PATIENCE_UNTOLD && !rest.is_impatient());
     }
 }

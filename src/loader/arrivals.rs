@@ -10,7 +10,12 @@ use futures_lite::future;
 #[cfg(feature = "cuda")]
 use tracing::warn;
 
-use super::{cast::HostTensor, owner::ToOwner, plan::TensorPlan, weights::Weights};
+use super::{
+    cast::HostTensor,
+    owner::{Arrived, HostNamed, ToOwner},
+    plan::TensorPlan,
+    weights::Weights,
+};
 #[cfg(feature = "cuda")]
 use super::{
     lender::Lender,
@@ -37,17 +42,7 @@ pub(super) async fn collect<C>(
     };
     loop {
         match arrivals.next(inbox).await? {
-            Some(ToOwner::Tensors(arrived)) => {
-                // Declared first: it is dropped last.
-                let _ticket = arrived._ticket;
-                for arrived in arrived.tensors {
-                    let tensor = put_whole(arrived.values, &arrived.plan, device)?;
-                    let uses = arrived.plan.uses;
-                    arrivals.weights.insert(arrived.name, tensor, uses);
-                    // An upload takes its time: the jobs of others go on between two.
-                    future::yield_now().await;
-                }
-            }
+            Some(ToOwner::Tensors(arrived)) => arrivals.put_whole(arrived, device).await?,
             #[cfg(feature = "cuda")]
             Some(ToOwner::Stage(stage)) => arrivals.stage(&stage, device)?,
             #[cfg(feature = "cuda")]
@@ -67,7 +62,7 @@ pub(super) async fn collect<C>(
 }
 
 /// Puts a tensor on the device at once.
-fn put_whole(
+fn on_device(
     values: HostTensor,
     plan: &TensorPlan,
     device: &Device,
@@ -114,6 +109,23 @@ impl Arrivals {
         inbox: &DrainOnDrop<ToOwner<C>>,
     ) -> Result<Option<ToOwner<C>>, LoadError> {
         Ok(inbox.0.recv().await.ok())
+    }
+}
+
+impl Arrivals {
+    /// Puts the tensors of a batch on the device as they are.
+    async fn put_whole(
+        &mut self,
+        Arrived { tensors, _ticket }: Arrived,
+        device: &Device,
+    ) -> candle_core::Result<()> {
+        for HostNamed { name, plan, values } in tensors {
+            let tensor = on_device(values, &plan, device)?;
+            self.weights.insert(name, tensor, plan.uses);
+            // An upload takes its time: the jobs of others go on between two.
+            future::yield_now().await;
+        }
+        Ok(())
     }
 }
 

@@ -188,15 +188,18 @@ impl Drop for Ticket {
 }
 
 /// Gives back what tensors of so many bytes lay on, while the game waits for its next frame.
-fn clear_heap(footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
-    let mut left = 0;
+fn clear_heap(mut footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
+    let pause = || rest.wait_while(|| true);
+    pause();
+    // All places at once: in a pause another load could take what is free.
+    let mut left: u64 = footprints.iter_mut().map(Footprint::take_place).sum();
     for footprint in footprints {
-        left += footprint.give_back(|| rest.wait_while(|| true));
+        left += footprint.give_back(pause);
     }
     // What is left costs the game its own free blocks, and holds it up.
     if left > LEFT.max(bytes / 100) {
         debug!("{left} bytes are still with the C library: trimming all of it");
-        rest.wait_while(|| true);
+        pause();
         memory::trim_heap();
     }
 }
@@ -224,9 +227,11 @@ impl Ending {
         let readers = self.readers.clone();
         match context.lend() {
             Ok(lent) if lent.device.is_cpu() => {
-                // What jobs have used, on all threads of the device.
+                // What jobs have used, on all threads of the device: first, since those of others want it.
                 let used = rayon::broadcast(|_| Footprint::of_this_heap());
-                self.footprints.extend(used.into_iter().flatten());
+                for footprint in used.into_iter().flatten() {
+                    self.footprints.push_front(footprint);
+                }
                 readers.clean_up(move || {
                     self.clear_heap();
                     self.measure(Some(&Device::Cpu));

@@ -31,6 +31,11 @@ impl Footprint {
     }
 
     #[expect(clippy::unused_self, reason = "only glibc has stretches")]
+    pub(crate) fn take_place(&mut self) -> u64 {
+        0
+    }
+
+    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
     pub(crate) fn give_back(self, _: impl Fn()) -> u64 {
         0
     }

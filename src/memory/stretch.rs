@@ -151,20 +151,26 @@ impl Footprint {
         found
     }
 
-    /// Gives the memory back to the system, after the blocks were dropped, with a pause before each piece. Returns how
-    /// many bytes may still be with the C library.
-    pub(crate) fn give_back(self, pause: impl Fn()) -> u64 {
-        let Some(mut free) = self.start else {
+    /// Takes the place of the blocks, after they were dropped, before others do. Returns how many bytes may stay with the C
+    /// library.
+    pub(crate) fn take_place(&mut self) -> u64 {
+        let Some(mut free) = self.start.take() else {
             return self.elsewhere;
         };
         let place = free.address;
-        pause();
         free.resize(self.bytes);
-        let is_back = free.give_pages_back(pause);
-        if is_back && (free.address, free.bytes) == (place, self.bytes) {
-            self.elsewhere
-        } else {
-            self.elsewhere + self.bytes as u64
+        if (free.address, free.bytes) != (place, self.bytes) {
+            return self.elsewhere + self.bytes as u64;
+        }
+        self.start = Some(free);
+        self.elsewhere
+    }
+
+    /// Gives the memory of that place back to the system, with a pause before each piece. Returns how many bytes may stay.
+    pub(crate) fn give_back(self, pause: impl Fn()) -> u64 {
+        match self.start {
+            Some(free) if !free.give_pages_back(pause) => self.bytes as u64,
+            _ => 0,
         }
     }
 }
@@ -308,6 +314,11 @@ mod tests {
         first..first + block.capacity()
     }
 
+    /// What may stay with the C library.
+    fn given_back(mut footprint: Footprint) -> u64 {
+        footprint.take_place() + footprint.give_back(|| ())
+    }
+
     /// How many of the whole pages of these bytes are in memory.
     fn pages(bytes: &Range<usize>) -> usize {
         let page = page_size();
@@ -344,11 +355,28 @@ mod tests {
                 );
                 let full = pages(&whole);
                 drop(blocks);
-                assert_eq!(footprint.give_back(|| ()), 0, "something is in the way");
+                assert_eq!(given_back(footprint), 0, "something is in the way");
                 let left = pages(&whole);
                 assert!(full > 1000 && left < 10, "{full} pages, then {left}");
             });
         }
+    }
+
+    #[test]
+    fn memory_comes_back_in_pieces_with_a_pause_before_each() {
+        apart(|| {
+            let (blocks, whole, mut footprint) = eight_blocks(true);
+            drop(blocks);
+            assert_eq!(footprint.take_place(), 0);
+            let left = std::cell::RefCell::new(Vec::new());
+            footprint.give_back(|| left.borrow_mut().push(pages(&whole)));
+            let left = left.into_inner();
+            assert!((2..=4).contains(&left.len()), "{left:?}");
+            assert!(
+                left.is_sorted_by(|before, after| before > after),
+                "{left:?}"
+            );
+        });
     }
 
     #[test]
@@ -357,7 +385,7 @@ mod tests {
             let (mut blocks, whole, footprint) = eight_blocks(false);
             let kept = blocks.swap_remove(4);
             drop(blocks);
-            assert!(footprint.give_back(|| ()) >= whole.len() as u64);
+            assert!(given_back(footprint) >= whole.len() as u64);
             assert!(kept.iter().all(|&byte| byte == 1), "it was taken away");
         });
     }
@@ -371,9 +399,9 @@ mod tests {
             let blocks = [&inside, &elsewhere].into_iter().map(addresses);
             let footprint = stretch.close(blocks);
             drop(inside);
-            assert_eq!(footprint.give_back(|| ()), 1 << 19);
+            assert_eq!(given_back(footprint), 1 << 19);
             let none = Stretch::default().close([0..7, 0..MAPPED].into_iter());
-            assert_eq!(none.give_back(|| ()), 7);
+            assert_eq!(given_back(none), 7);
         });
     }
 
@@ -399,7 +427,7 @@ mod tests {
         let outside = 0..1 << 20;
         let mut stretch = Stretch::take(4 * MIB, 1, false);
         assert!(stretch.start.is_some());
-        assert_eq!(stretch.close([outside].into_iter()).give_back(|| ()), 0);
+        assert_eq!(given_back(stretch.close([outside].into_iter())), 0);
     }
 
     #[test]
@@ -414,7 +442,7 @@ mod tests {
             let full = used();
             drop(black_box(blocks));
             let footprints = Footprint::of_this_heap();
-            let left = footprints.into_iter().map(|footprint| footprint.give_back(|| ()));
+            let left = footprints.into_iter().map(given_back);
             assert_eq!(left.sum::<u64>(), 0);
             assert!(
                 full > 11_000 && used() < 200,
