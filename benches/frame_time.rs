@@ -74,6 +74,8 @@ fn main() -> io::Result<ExitCode> {
     print_phases(&mut figures, &seen);
     let waits = quantile(&seen.pool_waits, 0.99);
     figures.at_most("pool_wait_p99_ms", waits, 5.0);
+    figures.print("frame_load_s_idle", idle_load);
+    figures.print("frame_load_s", median(&game.load_seconds));
     let ratio = median(&game.load_seconds) / idle_load;
     figures.at_most("frame_load_s_ratio", ratio, 1.5);
     figures.print("frame_steps_per_s", seen.steps_per_second);
