@@ -1,5 +1,5 @@
 //! Races that other model managers met, each as one test. Those about memory are in `contention.rs`, those about
-//! time-outs in `residency.rs`, those of requests in `requests.rs`, and the ends of loads in `cancel.rs`.
+//! time-outs in `residency/time_outs.rs`, those of requests in `requests.rs`, and the ends of loads in `cancel.rs`.
 
 mod support {
     pub mod kinds;

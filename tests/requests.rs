@@ -1,182 +1,20 @@
 //! The request table of `ModelManager`, cell by cell.
 
+mod support {
+    pub mod scene;
+}
+
 use std::time::{Duration, Instant};
 
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
-    test_kit::{Fake, FakeModel, Gate, Place, Recorder, RecorderPlugin, run_until},
+    test_kit::{Fake, FakeModel, Place, Recorder, run_until},
 };
+use support::scene::{Edge, Request, Row, Scene};
 
 use ModelState::{Failed, Idle, Loaded, Loading, Unloading};
 use TransitionReason as R;
-
-type Edge = (ModelState, ModelState, R);
-
-/// The rows of the table.
-#[derive(Clone, Copy, PartialEq)]
-enum Row {
-    Idle,
-    Loading,
-    Cancelling,
-    Loaded,
-    Unloading,
-    Failed,
-}
-
-/// The columns of the table. `a` is the model that the row is about, `b` another one.
-#[derive(Clone, Copy)]
-enum Request {
-    LoadSame,
-    LoadOther,
-    Reload,
-    Unload,
-    Cancel,
-}
-
-/// An app whose model `a` is held in one row of the table.
-struct Scene {
-    app: App,
-    a: FakeModel,
-    b: FakeModel,
-    building: Gate,
-    dropping: Gate,
-}
-
-impl Scene {
-    fn new(a: FakeModel) -> Self {
-        let mut app = App::new();
-        app.add_plugins((
-            MinimalPlugins,
-            ModelPlugin::<Fake>::default(),
-            RecorderPlugin::<Fake>::default(),
-        ));
-        app.update();
-        let (building, dropping) = (Gate::closed(), Gate::closed());
-        let a = a.gate(Place::Build, &building).gate(Place::Drop, &dropping);
-        Self {
-            app,
-            a,
-            b: FakeModel::new("b"),
-            building,
-            dropping,
-        }
-    }
-
-    fn at(row: Row) -> Self {
-        let fails = row == Row::Failed;
-        let a = FakeModel::new("a");
-        let mut scene = Self::new(if fails { a.fail_in(Place::Build) } else { a });
-        match row {
-            // One life before, so that there is a last source to reload.
-            Row::Idle => {
-                scene.open_gates();
-                scene.ask(Request::LoadSame);
-                scene.run_until_state(Loaded);
-                scene.ask(Request::Unload);
-                scene.run_until_state(Idle);
-            }
-            Row::Loading => scene.start_loading(),
-            Row::Cancelling => {
-                scene.start_loading();
-                scene.ask(Request::Cancel);
-                scene.run_until_dropping();
-                assert_eq!(
-                    scene.state(),
-                    Loading,
-                    "a cancel shows only when the memory is back"
-                );
-            }
-            Row::Loaded => {
-                scene.start_loading();
-                scene.building.open();
-                scene.run_until_state(Loaded);
-            }
-            Row::Unloading => {
-                scene.start_loading();
-                scene.building.open();
-                scene.run_until_state(Loaded);
-                scene.ask(Request::Unload);
-                scene.run_until_dropping();
-                assert_eq!(
-                    scene.state(),
-                    Unloading,
-                    "an unload ends only when the memory is back"
-                );
-            }
-            Row::Failed => {
-                scene.open_gates();
-                scene.ask(Request::LoadSame);
-                scene.run_until_state(Failed);
-            }
-        }
-        let mut recorder = scene.app.world_mut().resource_mut::<Recorder<Fake>>();
-        recorder.assert_consistent();
-        recorder.transitions.clear();
-        scene
-    }
-
-    fn start_loading(&mut self) {
-        self.ask(Request::LoadSame);
-        let building = self.building.clone();
-        run_until(&mut self.app, "the build", |_| building.waiting() == 1);
-    }
-
-    fn run_until_dropping(&mut self) {
-        let dropping = self.dropping.clone();
-        run_until(&mut self.app, "the drop", |_| dropping.waiting() == 1);
-    }
-
-    fn open_gates(&self) {
-        self.building.open();
-        self.dropping.open();
-    }
-
-    fn ask(&mut self, request: Request) {
-        let (a, b) = (self.a.source(), self.b.source());
-        let mut manager = self.app.world_mut().resource_mut::<ModelManager<Fake>>();
-        match request {
-            Request::LoadSame => manager.load(a),
-            Request::LoadOther => manager.load(b),
-            Request::Reload => manager.reload(),
-            Request::Unload => manager.unload(),
-            Request::Cancel => manager.cancel(),
-        }
-    }
-
-    fn state(&self) -> ModelState {
-        self.app
-            .world()
-            .resource::<ModelManager<Fake>>()
-            .current_state
-    }
-
-    fn run_until_state(&mut self, state: ModelState) {
-        run_until(&mut self.app, &format!("{state:?}"), |world| {
-            world.resource::<ModelManager<Fake>>().current_state == state
-        });
-    }
-
-    fn edges(&self) -> Vec<Edge> {
-        self.app.world().resource::<Recorder<Fake>>().edges()
-    }
-
-    fn model_id(&self) -> Option<String> {
-        self.app
-            .world()
-            .resource::<ModelManager<Fake>>()
-            .model_id
-            .as_ref()
-            .map(ToString::to_string)
-    }
-}
-
-/// A failed test must not leave a thread at a gate.
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.open_gates();
-    }
-}
 
 /// Asks in a row, opens the gates, and expects these edges and no others.
 #[track_caller]
@@ -220,6 +58,7 @@ const LOAD: [Edge; 2] = [
     (Idle, Loading, R::LoadRequested),
     (Loading, Loaded, R::LoadCompleted),
 ];
+
 const STAY: [Edge; 0] = [];
 
 const fn then_load(first: Edge) -> [Edge; 3] {
@@ -236,6 +75,7 @@ const fn unload_then_load(reason: R) -> [Edge; 4] {
 }
 
 const CANCELLED: Edge = (Loading, Idle, R::LoadCancelled);
+
 const UNLOADED: Edge = (Unloading, Idle, R::UnloadCompleted);
 
 cells! {

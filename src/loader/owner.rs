@@ -84,17 +84,7 @@ pub(super) fn spawn_owner<P: Pipeline>(
     setup: OwnerSetup<P>,
 ) -> OwnerLink<P::Config> {
     let (inbox, received) = unbounded();
-    let mailbox = setup.mailbox.clone();
-    let tell = move |gone| mailbox.send(Event::Gone(gone));
-    let ticket = Arc::new(Ticket::new(
-        setup.generation,
-        setup.watch.clone(),
-        setup.account.clone(),
-        device.clone(),
-        readers.clone(),
-        rest.clone(),
-        tell,
-    ));
+    let ticket = Arc::new(setup.ticket(device, readers, rest));
     let link = OwnerLink {
         inbox,
         ticket: Arc::downgrade(&ticket),
@@ -147,18 +137,21 @@ impl<P: Pipeline> Owner<P> {
             Ok(())
         };
         match future::or(unwanted, life.as_mut()).await {
-            Ok(()) => {
-                ticket.rest().pass().await;
-                if lent.settle() {
-                    ticket.before_release(&lent.device);
-                }
-            }
+            Ok(()) => prepare_release(&lent, &ticket).await,
             // What failed has been dropped already: there is nothing to measure.
             Err(error) => ticket.fail(lent.load_error(error, ticket.claimed())),
         }
         drop_guarded("a pipeline's drop", life);
         drop((inbox, jobs, setup));
         drop(ticket);
+    }
+}
+
+/// Waits for the end of a frame, and notes what is in use.
+async fn prepare_release(lent: &Lent, ticket: &Ticket) {
+    ticket.rest().pass().await;
+    if lent.settle() {
+        ticket.before_release(&lent.device);
     }
 }
 
@@ -207,6 +200,20 @@ async fn build<P: Pipeline>(
 }
 
 impl<P: Pipeline> OwnerSetup<P> {
+    fn ticket(&self, device: &DeviceHandle, readers: &ReaderHandle, rest: &Rest) -> Ticket {
+        let mailbox = self.mailbox.clone();
+        let tell = move |gone| mailbox.send(Event::Gone(gone));
+        Ticket::new(
+            self.generation,
+            self.watch.clone(),
+            self.account.clone(),
+            device.clone(),
+            readers.clone(),
+            rest.clone(),
+            tell,
+        )
+    }
+
     fn enter(&self, phase: LoadPhase) {
         self.progress.enter(phase);
         self.mailbox.wake();

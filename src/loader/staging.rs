@@ -191,29 +191,45 @@ impl<C> Reading<C> {
         into: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<bool, LoadError> {
-        let (stored, wanted) = (plan.stored, plan.run_dtype(self.dtype));
-        let (from, to) = (stored.size_in_bytes(), wanted.size_in_bytes());
+        let wanted = plan.run_dtype(self.dtype);
+        let (from, to) = (plan.stored.size_in_bytes(), wanted.size_in_bytes());
         let step = if to < from { Scratch::BYTES } else { CHUNK } / from;
         for elements in chunks(into.len() / to, step) {
             if !ticket.is_wanted_after_rest() {
                 return Ok(false);
             }
-            let offset = plan.offset + ((first + elements.start) * from) as u64;
-            let bytes = elements.len() * from;
+            let start = first + elements.start;
             let into = &mut into[elements.start * to..elements.end * to];
-            if to < from {
-                let chunk = scratch.bytes_mut(bytes);
-                self.files.read_at(&plan.file, offset, chunk)?;
-                convert_bytes(into, wanted, stored, chunk);
-            } else {
-                let tail = into.len() - bytes;
-                self.files.read_at(&plan.file, offset, &mut into[tail..])?;
-                if wanted != stored {
-                    widen_bytes(into, wanted, stored, scratch);
-                }
-            }
-            self.count(bytes);
+            self.fill_chunk(plan, start, into, scratch)?;
+            self.count(elements.len() * from);
         }
         Ok(true)
+    }
+
+    /// Reads some elements, from the one at `start` on: through a small buffer where they get smaller, else into the
+    /// end of the memory that they will have.
+    fn fill_chunk(
+        &self,
+        plan: &TensorPlan,
+        start: usize,
+        into: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), LoadError> {
+        let (stored, wanted) = (plan.stored, plan.run_dtype(self.dtype));
+        let (from, to) = (stored.size_in_bytes(), wanted.size_in_bytes());
+        let offset = plan.offset + (start * from) as u64;
+        let bytes = into.len() / to * from;
+        if to < from {
+            let chunk = scratch.bytes_mut(bytes);
+            self.files.read_at(&plan.file, offset, chunk)?;
+            convert_bytes(into, wanted, stored, chunk);
+        } else {
+            let tail = into.len() - bytes;
+            self.files.read_at(&plan.file, offset, &mut into[tail..])?;
+            if wanted != stored {
+                widen_bytes(into, wanted, stored, scratch);
+            }
+        }
+        Ok(())
     }
 }

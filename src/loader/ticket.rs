@@ -223,33 +223,37 @@ struct Ending {
 impl Ending {
     /// An accelerator is released on its own thread. The heap is given back on another: that takes long where a
     /// model had many small tensors, and the jobs of others go on.
-    fn release(mut self, context: &DeviceContext) {
-        let readers = self.readers.clone();
+    fn release(self, context: &DeviceContext) {
         match context.lend() {
-            Ok(lent) if lent.device.is_cpu() => {
-                // What jobs have used, on all threads of the device: first, since those of others want it.
-                let used = rayon::broadcast(|_| Footprint::of_this_heap());
-                for footprint in used.into_iter().flatten() {
-                    self.footprints.push_front(footprint);
-                }
-                readers.clean_up(move || {
-                    self.clear_heap();
-                    self.measure(Some(&Device::Cpu));
-                });
-            }
+            Ok(lent) if lent.device.is_cpu() => self.release_on_cpu(),
             // Tensors were on their way there without pinned memory.
-            Ok(_) if self.was_in_heap => {
-                self.was_in_heap = false;
-                let device = self.device.clone();
-                readers.clean_up(move || {
-                    self.clear_heap();
-                    device.run(move |context| self.release(context));
-                });
-            }
+            Ok(_) if self.was_in_heap => self.clear_heap_first(),
             // What is lost cannot be measured.
             Ok(lent) => self.measure(lent.settle().then_some(&lent.device)),
             Err(_) => self.measure(None),
         }
+    }
+
+    fn release_on_cpu(mut self) {
+        // What jobs have used, on all threads of the device: first, since those of others want it.
+        let used = rayon::broadcast(|_| Footprint::of_this_heap());
+        for footprint in used.into_iter().flatten() {
+            self.footprints.push_front(footprint);
+        }
+        self.readers.clone().clean_up(move || {
+            self.clear_heap();
+            self.measure(Some(&Device::Cpu));
+        });
+    }
+
+    /// Comes back to the device when the heap is clear.
+    fn clear_heap_first(mut self) {
+        self.was_in_heap = false;
+        let device = self.device.clone();
+        self.readers.clone().clean_up(move || {
+            self.clear_heap();
+            device.run(move |context| self.release(context));
+        });
     }
 
     fn clear_heap(&mut self) {

@@ -4,10 +4,10 @@ use bevy::prelude::*;
 use bevy_candle::{
     ModelMemory, Standing,
     prelude::*,
-    test_kit::{Fake, FakeOutput, Recorder},
+    test_kit::{Fake, Recorder},
 };
 
-use super::{Asked, Game, MODEL};
+use super::{Game, MODEL};
 use crate::support::reference::Which;
 
 impl Game {
@@ -44,25 +44,6 @@ impl Game {
     #[track_caller]
     pub(super) fn assert_empty(&self) {
         assert_eq!((self.memory().in_use(), self.alive()), (0, 0), "{self:?}");
-    }
-}
-
-impl Asked {
-    pub(super) fn check(&self, result: &Result<FakeOutput, InferError>) {
-        let fits = match result {
-            Ok(output) => {
-                !self.panics && (output.settings.value, output.steps) == (self.settings, self.steps)
-            }
-            Err(InferError::Panicked(_)) => self.panics,
-            Err(error) => {
-                let refuses = matches!(
-                    error,
-                    InferError::NotLoaded | InferError::ModelFailed(_) | InferError::Unloaded
-                );
-                refuses && self.may_be_refused
-            }
-        };
-        assert!(fits, "{result:?}");
     }
 }
 
