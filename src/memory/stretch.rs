@@ -15,9 +15,12 @@
 //! All of this only holds places in glibc's heap: no page of it is touched but for a few headers, and nobody else's
 //! allocator hears of it.
 
-use std::{hint::black_box, ops::Range, ptr::NonNull};
+use std::ops::Range;
 
-use super::cpu::{HUGE, LARGE, advise};
+use super::cpu::{LARGE, advise};
+
+mod placeholder;
+use placeholder::Placeholder;
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
 /// limit is 32 MiB, what it adds to a block included.
@@ -35,9 +38,6 @@ const PLACES: usize = 64;
 
 /// How many they are, at most.
 const PLACES_COUNT: usize = 256;
-
-/// What is given back in one go, a fraction of a millisecond: whole huge pages, since a half would be cut in small ones.
-const PIECE: usize = 4 * HUGE;
 
 /// What a block takes beside its bytes, at most: its header and its alignment.
 const BESIDE: usize = 32;
@@ -144,7 +144,7 @@ impl Footprint {
         while bytes >= PLACE && found.len() < found.capacity() {
             match Placeholder::take(bytes) {
                 Some(place) if place.was_used() => found.push(Self {
-                    bytes: place.bytes,
+                    bytes: place.addresses().len(),
                     start: Some(place),
                     elsewhere: 0,
                 }),
@@ -160,9 +160,9 @@ impl Footprint {
         let Some(mut free) = self.start.take() else {
             return self.elsewhere;
         };
-        let place = free.address;
+        let place = free.addresses().start;
         free.resize(self.bytes);
-        if (free.address, free.bytes) != (place, self.bytes) {
+        if free.addresses() != (place..place + self.bytes) {
             return self.elsewhere + self.bytes as u64;
         }
         self.start = Some(free);
@@ -176,115 +176,6 @@ impl Footprint {
             _ => 0,
         }
     }
-}
-
-/// A block of the heap in which nothing is ever written.
-struct Placeholder {
-    address: NonNull<libc::c_void>,
-    bytes: usize,
-}
-
-#[expect(unsafe_code, reason = "the block is not of this thread")]
-// SAFETY: blocks of `malloc` may be freed on any thread, and nothing is in this one.
-unsafe impl Send for Placeholder {}
-
-impl Placeholder {
-    fn take(bytes: usize) -> Option<Self> {
-        #[expect(
-            unsafe_code,
-            reason = "this very heap is wanted, whatever allocator the game has"
-        )]
-        // SAFETY: `malloc` takes any number of bytes.
-        let address = unsafe { libc::malloc(bytes) };
-        // A block in which nothing is written would be optimized away.
-        let address = NonNull::new(black_box(address))?;
-        Some(Self { address, bytes })
-    }
-
-    fn addresses(&self) -> Range<usize> {
-        let first = self.address.addr().get();
-        first..first + self.bytes
-    }
-
-    /// Gives all but its first bytes back to the heap, or takes what follows it. Where that is not free, the block moves;
-    /// where there is no memory, nothing happens.
-    fn resize(&mut self, bytes: usize) {
-        #[expect(unsafe_code, reason = "as it was taken")]
-        // SAFETY: the block came from `malloc`, is alive, and is this value's alone; it is replaced by what is
-        // returned, and left alone where that is nothing.
-        let resized = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
-        if let Some(address) = NonNull::new(resized) {
-            self.address = address;
-            self.bytes = bytes;
-        }
-    }
-
-    /// The whole pages inside.
-    fn pages(&self) -> Range<usize> {
-        let page = page_size();
-        let Range { start, end } = self.addresses();
-        let start = start.next_multiple_of(page);
-        start..(end / page * page).max(start)
-    }
-
-    /// Whether any page inside is in memory.
-    fn was_used(&self) -> bool {
-        count_used(self.pages()) > 0
-    }
-
-    /// Gives the memory of its whole pages back to the system, piece by piece; the block keeps its place. Returns false
-    /// where the system refuses.
-    fn give_pages_back(&self, pause: impl Fn()) -> bool {
-        let mut left = self.pages();
-        while !left.is_empty() {
-            pause();
-            let end = left.end.min((left.start + 1).next_multiple_of(PIECE));
-            if !self.give_back_piece(left.start..end) {
-                return false;
-            }
-            left.start = end;
-        }
-        true
-    }
-
-    fn give_back_piece(&self, pages: Range<usize>) -> bool {
-        #[expect(unsafe_code, reason = "`madvise` has no safe wrapper")]
-        // SAFETY: the pages are some of `pages`: they lie in this block as a whole, which is this value's alone, and in
-        // which nothing is. They read as zeros afterwards.
-        let refused = unsafe {
-            let first = self.address.as_ptr().with_addr(pages.start);
-            libc::madvise(first, pages.len(), libc::MADV_DONTNEED)
-        };
-        refused == 0
-    }
-}
-
-/// How many of these pages are in memory; none where the system does not say.
-fn count_used(pages: Range<usize>) -> usize {
-    let mut used = vec![0_u8; pages.len() / page_size()];
-    let first = std::ptr::without_provenance_mut(pages.start);
-    #[expect(unsafe_code, reason = "`mincore` has no safe wrapper")]
-    // SAFETY: it reads no memory but the system's tables, and writes a byte for each page that it is asked for.
-    let refused = unsafe { libc::mincore(first, pages.len(), used.as_mut_ptr()) };
-    let used = used.iter().filter(|&&page| page & 1 == 1).count();
-    if refused == 0 { used } else { 0 }
-}
-
-impl Drop for Placeholder {
-    fn drop(&mut self) {
-        #[expect(unsafe_code, reason = "as it was taken")]
-        // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
-        unsafe {
-            libc::free(self.address.as_ptr());
-        }
-    }
-}
-
-fn page_size() -> usize {
-    #[expect(unsafe_code, reason = "`sysconf` has no safe wrapper")]
-    // SAFETY: it takes a plain number and returns one.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).expect("every system has pages")
 }
 
 /// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
@@ -301,7 +192,12 @@ fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::hint::black_box;
+
+    use super::{
+        placeholder::{count_used, page_size},
+        *,
+    };
 
     const MIB: u64 = 1 << 20;
 
