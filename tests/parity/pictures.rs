@@ -118,15 +118,18 @@ fn every_sampler_makes_its_own_picture_without_a_reload() {
     }
 }
 
-#[test]
-fn one_seed_gives_one_picture_whatever_the_batch() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey");
-    let request = DdpmRequest {
+fn short_request() -> DdpmRequest {
+    DdpmRequest {
         class: Some(1),
         seed: 3,
         steps: 4,
         ..default()
-    };
+    }
+}
+
+#[test]
+fn one_seed_gives_one_picture_whatever_the_batch() {
+    let (folder, request) = (fixtures().join("grey"), short_request());
     let alone = make(folder.clone(), request.clone());
     let again = make(folder.clone(), request.clone());
     assert_eq!(alone, again);
@@ -152,13 +155,7 @@ fn one_seed_gives_one_picture_whatever_the_batch() {
 
 #[test]
 fn another_number_format_gives_nearly_the_same_picture() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey");
-    let request = DdpmRequest {
-        class: Some(1),
-        seed: 3,
-        steps: 4,
-        ..default()
-    };
+    let (folder, request) = (fixtures().join("grey"), short_request());
     let single = make(folder.clone(), request.clone());
     for (dtype, tolerance) in [(DType::F64, 1e-5), (DType::F16, 0.05)] {
         let other = make(
@@ -181,7 +178,7 @@ fn another_number_format_gives_nearly_the_same_picture() {
 
 #[test]
 fn a_variant_is_read_where_it_exists() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/grey");
+    let fixture = fixtures().join("grey");
     let copy = tempfile::tempdir().expect("a temporary folder");
     let weights = "unet/diffusion_pytorch_model";
     let read = |name: &str| std::fs::read(fixture.join(name)).expect("the fixture");
