@@ -12,12 +12,13 @@ use bevy::{app::Main, prelude::*};
 use crate::CandlePlugin;
 
 mod gate;
+mod pacing;
 mod policy;
 mod rest;
 
 pub(crate) use gate::{Running, StepGate};
+use pacing::Pacing;
 use policy::{Frame, Policy};
-use rest::Pacing;
 pub(crate) use rest::Rest;
 
 /// Watches the frames of an app.
@@ -67,11 +68,15 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
 
 fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
     let now = Instant::now();
+    let period = now - guard.begun;
     guard.begun = now;
     let (worked, gap) = (guard.worked, now - guard.ended);
     let length = guard.pacing.rest_in_next(worked, gap);
-    let is_guarded = guard.policy.is_some();
-    rest.begin(now, if is_guarded { length } else { Duration::ZERO });
+    if guard.policy.is_some() && !length.is_zero() {
+        rest.begin(now, length, period, gap);
+    } else {
+        rest.begin_without();
+    }
     guard.steps = (gate.steps(), gate.is_running());
 }
 

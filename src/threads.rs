@@ -82,6 +82,17 @@ pub(crate) fn deadline_in(timeout: Duration) -> Instant {
         .unwrap_or_else(|| now + Duration::from_secs(86_400))
 }
 
+/// The processor's time that the calling thread has had; nothing where the system does not say.
+pub(crate) fn cpu_time() -> Duration {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        time.try_into().unwrap_or_default()
+    }
+    #[cfg(not(unix))]
+    Duration::ZERO
+}
+
 /// Where the system lists a thread. Linux lets a join return a moment before the thread leaves the list,
 /// and a game that counts its threads after the end of the app should not see ours.
 #[derive(Default)]

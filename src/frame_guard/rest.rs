@@ -4,12 +4,14 @@
 //! processor away in the middle of a page, a thread that has waited long enough gets a turn of some milliseconds all the
 //! same, and the caches are shared. A game that is paced by its display waits for longer than all of that takes.
 //! What is still to be done when the last system has run goes from thread to thread: whoever was woken up at once would
-//! be in its way.
+//! be in its way. And what will not be done before the next frame is not begun: a step is expected to take as long as the
+//! same thread's last one, since memory that is slow to come by lies side by side.
 //!
 //! Threads are shared by the apps of a process: where one of them has others rest, so does what they do for its
 //! neighbours.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc, Condvar, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -19,16 +21,11 @@ use std::{
 
 use bevy::prelude::*;
 
-use crate::device::sleep_until;
-
-/// Frames that took less have nothing to gain.
-const SHORT: Duration = Duration::from_millis(1);
-
-/// A game that was waiting for somebody to press a key does not keep its models waiting.
-const LONGEST: Duration = Duration::from_millis(20);
+use super::pacing::{LONGEST, NextFrame};
+use crate::{device::sleep_until, threads::cpu_time};
 
 /// A rest goes on after the last system of a frame for so long.
-const TAIL: Duration = Duration::from_micros(200);
+pub(super) const TAIL: Duration = Duration::from_micros(200);
 
 /// How often those who rest look by themselves whether they still have to: they may miss the end of a frame.
 const LOOK: Duration = Duration::from_millis(4);
@@ -43,35 +40,6 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The same where somebody waits for what is dropped.
 const PATIENCE_UNTOLD: Duration = LONGEST;
 
-/// How long others rest in each frame. Pure: times in, a time out.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Pacing {
-    /// How long the game has waited, without what others have rested for it since.
-    credit: Duration,
-    /// The last rest, at most.
-    length: Duration,
-}
-
-impl Pacing {
-    /// Returns how long others rest in the frame that begins, after the last one took `work` and the game then waited for
-    /// `gap`. All together no longer than the game has waited, so they have half of the time at least.
-    pub(super) fn rest_in_next(&mut self, work: Duration, gap: Duration) -> Duration {
-        let rested = if work < self.length {
-            work + TAIL
-        } else {
-            self.length
-        };
-        let credit = self.credit.saturating_sub(rested).saturating_add(gap);
-        self.credit = credit.min(LONGEST);
-        self.length = if work < SHORT {
-            Duration::ZERO
-        } else {
-            self.credit
-        };
-        self.length
-    }
-}
-
 /// One for each app; all its loads look at it.
 #[derive(Resource, Clone, Default, Debug)]
 pub(crate) struct Rest(Arc<Inner>);
@@ -80,6 +48,9 @@ pub(crate) struct Rest(Arc<Inner>);
 struct Inner {
     /// When the rest ends at the latest, in nanoseconds of the process; 0 where there is none.
     until: AtomicU64,
+    /// When the next frame is expected, in the same way.
+    next: AtomicU64,
+    margin: AtomicU64,
     /// Until then nobody rests, in the same way.
     impatient: AtomicU64,
     resting: AtomicU32,
@@ -91,19 +62,29 @@ struct Inner {
 /// The process's clock starts with its first rest.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+thread_local! {
+    /// The processor's time of the thread when it last went on.
+    static WENT_ON: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
 fn nanos(time: Instant) -> u64 {
     time.saturating_duration_since(*START).as_nanos() as u64
 }
 
 impl Rest {
-    /// A frame begins, in which others rest for so long at most.
-    pub(super) fn begin(&self, now: Instant, length: Duration) {
-        let until = if length.is_zero() {
-            0
-        } else {
-            nanos(now + length)
-        };
-        self.0.until.store(until, Ordering::Release);
+    /// A frame begins, in which others rest for so long at most. The game has waited for `gap` before it, and the next one
+    /// is expected after `period`.
+    pub(super) fn begin(&self, now: Instant, length: Duration, period: Duration, gap: Duration) {
+        let margin = NextFrame::margin(gap).as_nanos() as u64;
+        self.0.margin.store(margin, Ordering::Release);
+        self.0.next.store(nanos(now + period), Ordering::Release);
+        self.0.until.store(nanos(now + length), Ordering::Release);
+    }
+
+    /// A frame begins for which nobody rests.
+    pub(super) fn begin_without(&self) {
+        self.0.next.store(0, Ordering::Release);
+        self.0.until.store(0, Ordering::Release);
     }
 
     /// The frame ends: a rest that has lasted until now goes on for a moment.
@@ -125,23 +106,51 @@ impl Rest {
         self.0.until.load(Ordering::Acquire) > nanos(now)
     }
 
-    /// When to look again; [`None`] where there is no rest.
-    fn look_again(&self, every: Duration) -> Option<Instant> {
-        let until = self.0.until.load(Ordering::Acquire);
-        if until == 0 {
+    /// When to look again, for somebody whose next step takes so long; [`None`] where there is no rest.
+    fn look_again(&self, every: Duration, needs: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let at = nanos(now);
+        if self.0.impatient.load(Ordering::Acquire) > at {
             return None;
         }
-        let now = Instant::now();
-        let rests = nanos(now) < until && self.0.impatient.load(Ordering::Acquire) <= nanos(now);
-        rests.then(|| (*START + Duration::from_nanos(until)).min(now + every))
+        let mut until = self.0.until.load(Ordering::Acquire);
+        if until <= at {
+            until = self.until_next(at, needs)?;
+        }
+        Some((*START + Duration::from_nanos(until)).min(now + every))
     }
 
-    /// Rests on a thread that may be held, as long as somebody wants what it does.
+    /// Until when to rest for the next frame, where that is near.
+    fn until_next(&self, now: u64, needs: Duration) -> Option<u64> {
+        let next = NextFrame {
+            at: self.0.next.load(Ordering::Acquire),
+            margin: self.0.margin.load(Ordering::Acquire),
+        };
+        next.is_too_near(now, needs).then(|| next.latest())
+    }
+
+    /// Whether the game is paced: others may have to rest.
+    fn is_for_a_game(&self) -> bool {
+        self.0.next.load(Ordering::Acquire) != 0
+    }
+
+    /// Rests on a thread that may be held, as long as somebody wants what it does: asked before each step.
     pub(crate) fn wait_while(&self, is_wanted: impl Fn() -> bool) {
+        if !self.is_for_a_game() {
+            return;
+        }
+        let needs = cpu_time().saturating_sub(WENT_ON.get());
+        if self.has_rested(needs, is_wanted) {
+            self.wake_one();
+        }
+        WENT_ON.set(cpu_time());
+    }
+
+    fn has_rested(&self, needs: Duration, is_wanted: impl Fn() -> bool) -> bool {
         let begun = Instant::now();
-        let mut has_slept = false;
+        let mut has_rested = false;
         while is_wanted()
-            && let Some(look) = self.look_again(LOOK)
+            && let Some(look) = self.look_again(LOOK, needs)
         {
             if begun.elapsed() >= PATIENCE {
                 let until = nanos(Instant::now() + PATIENCE);
@@ -149,11 +158,9 @@ impl Rest {
                 break;
             }
             self.sleep_until_told(look);
-            has_slept = true;
+            has_rested = true;
         }
-        if has_slept {
-            self.wake_one();
-        }
+        has_rested
     }
 
     #[cfg(test)]
@@ -173,7 +180,7 @@ impl Rest {
     pub(crate) async fn pass(&self) {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE_UNTOLD
-            && let Some(look) = self.look_again(LOOK_UNTOLD)
+            && let Some(look) = self.look_again(LOOK_UNTOLD, Duration::ZERO)
         {
             sleep_until(look).await;
         }
@@ -186,41 +193,11 @@ mod tests {
     use crate::device::block_on;
 
     const MS: Duration = Duration::from_millis(1);
+    const HOUR: Duration = Duration::from_secs(3600);
 
-    /// How long others rest in each of some frames of a game that works and waits.
-    fn rests(frames: usize, work: Duration, gap: Duration) -> Vec<Duration> {
-        let mut pacing = Pacing::default();
-        let rest = |_| pacing.rest_in_next(work, gap);
-        (0..frames).map(rest).collect()
-    }
-
-    #[test]
-    fn others_rest_no_longer_than_the_game_has_waited() {
-        let rests = rests(100, 15 * MS, 2 * MS);
-        assert_eq!(rests, [2 * MS; 100]);
-    }
-
-    #[test]
-    fn a_game_that_never_waits_holds_nobody_up() {
-        assert_eq!(rests(10, 15 * MS, Duration::ZERO), [Duration::ZERO; 10]);
-    }
-
-    #[test]
-    fn a_game_that_waits_for_long_has_a_long_frame_for_itself() {
-        let mut pacing = Pacing::default();
-        let mut rest = |work, gap| pacing.rest_in_next(work, gap);
-        assert_eq!(rest(6 * MS, 10 * MS), 10 * MS);
-        assert_eq!(rest(6 * MS, 10 * MS), 14 * MS - TAIL);
-        assert_eq!(rest(6 * MS, 10 * MS), 18 * MS - 2 * TAIL);
-        assert_eq!(rest(6 * MS, 10 * MS), LONGEST);
-        assert_eq!(rest(40 * MS, Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn short_frames_and_long_waits_hold_nobody_up() {
-        assert_eq!(rests(3, MS / 2, 10 * MS), [Duration::ZERO; 3]);
-        assert_eq!(rests(1, 6 * MS, Duration::from_secs(5)), [LONGEST]);
-        assert_eq!(rests(2, 6 * MS, Duration::MAX), [LONGEST; 2]);
+    /// A frame with a rest, and no other one soon.
+    fn begin(rest: &Rest, now: Instant, length: Duration) {
+        rest.begin(now, length, HOUR, Duration::ZERO);
     }
 
     #[test]
@@ -228,7 +205,7 @@ mod tests {
         let rest = Rest::default();
         let now = *START;
         assert!(!rest.is_on(now));
-        rest.begin(now, Duration::from_secs(3600));
+        begin(&rest, now, HOUR);
         assert!(rest.is_on(now + Duration::from_secs(3599)));
         rest.end(now + 5 * MS);
         assert!(rest.is_on(now + 5 * MS) && !rest.is_on(now + 5 * MS + TAIL));
@@ -239,7 +216,7 @@ mod tests {
         // Whoever missed the end would look by himself: so often, all together, that is no accident.
         let (mut fastest, rest) = (Duration::MAX, Rest::default());
         for _ in 0..20 {
-            rest.begin(Instant::now(), Duration::from_secs(3600));
+            begin(&rest, Instant::now(), HOUR);
             let rests = || {
                 let other = rest.clone();
                 std::thread::spawn(move || other.wait_while(|| true))
@@ -262,7 +239,7 @@ mod tests {
     fn a_rest_that_was_over_before_its_frame_does_not_begin_again() {
         let rest = Rest::default();
         let now = Instant::now();
-        rest.begin(now, MS);
+        begin(&rest, now, MS);
         rest.end(now + MS);
         assert!(!rest.is_on(now));
     }
@@ -270,7 +247,7 @@ mod tests {
     #[test]
     fn nobody_rests_for_what_nobody_wants() {
         let rest = Rest::default();
-        rest.begin(Instant::now(), Duration::from_secs(3600));
+        begin(&rest, Instant::now(), HOUR);
         rest.wait_while(|| false);
         assert!(!rest.is_impatient());
         let asked = std::cell::Cell::new(0);
@@ -282,7 +259,7 @@ mod tests {
     fn a_rest_ends_by_itself_in_a_long_frame() {
         let rest = Rest::default();
         let begun = Instant::now();
-        rest.begin(begun, 5 * MS);
+        begin(&rest, begun, 5 * MS);
         rest.wait_while(|| true);
         block_on(rest.pass());
         assert!(begun.elapsed() >= 5 * MS);
@@ -292,7 +269,7 @@ mod tests {
     fn who_has_rested_for_long_goes_on_and_does_not_rest_again_at_once() {
         let rest = Rest::default();
         let begun = Instant::now();
-        rest.begin(begun, Duration::from_secs(3600));
+        begin(&rest, begun, HOUR);
         rest.wait_while(|| true);
         assert!(begun.elapsed() >= PATIENCE && rest.is_impatient());
         let asked = std::cell::Cell::new(0);
@@ -304,8 +281,35 @@ mod tests {
     fn what_is_dropped_does_not_wait_for_long() {
         let rest = Rest::default();
         let begun = Instant::now();
-        rest.begin(begun, Duration::from_secs(3600));
+        begin(&rest, begun, HOUR);
         block_on(rest.pass());
         assert!(begun.elapsed() >= PATIENCE_UNTOLD && !rest.is_impatient());
+    }
+
+    #[test]
+    fn a_step_that_is_as_long_as_the_last_one_waits_for_the_frame_that_is_near() {
+        let rest = Rest::default();
+        let is_wanted = || true;
+        begin(&rest, Instant::now(), Duration::ZERO);
+        rest.wait_while(is_wanted);
+        let last = cpu_time();
+        while cpu_time() - last < 30 * MS {
+            std::hint::spin_loop();
+        }
+        let begun = Instant::now();
+        rest.begin(begun, Duration::ZERO, 20 * MS, HOUR);
+        rest.wait_while(is_wanted);
+        assert!(begun.elapsed() >= 20 * MS);
+        let begun = Instant::now();
+        rest.begin(begun, Duration::ZERO, HOUR, HOUR);
+        assert!(!rest.has_rested(MS, is_wanted), "an hour is left");
+    }
+
+    #[test]
+    fn nobody_rests_where_no_game_is_paced() {
+        let rest = Rest::default();
+        rest.begin(Instant::now(), HOUR, HOUR, HOUR);
+        rest.begin_without();
+        rest.wait_while(|| unreachable!("nothing is asked"));
     }
 }

@@ -44,7 +44,7 @@ impl<C> Reading<C> {
     /// any more: that is no error, it just ends early.
     fn read(&self, batch: Batch, ticket: &Arc<Ticket>) -> Result<bool, LoadError> {
         let mut reserved = self.reserve_small(&batch)?;
-        let mut stretch = self.stretch_for(&batch);
+        let mut stretch = self.stretch_for(&batch, ticket);
         let whole = self.reserve_others(&batch, &mut reserved, ticket);
         let blocks = reserved.iter().flatten().map(HostTensor::addresses);
         ticket.keep_to_the_end(stretch.close(blocks));
@@ -85,10 +85,12 @@ impl<C> Reading<C> {
         batch.iter().map(reserve).collect()
     }
 
-    fn stretch_for(&self, batch: &Batch) -> Stretch {
+    fn stretch_for(&self, batch: &Batch, ticket: &Ticket) -> Stretch {
         let others = || batch.iter().filter(|(_, tensor)| !self.is_small(tensor));
         let bytes = sum(others().map(|(_, tensor)| tensor.run_bytes(self.dtype)));
-        Stretch::take(bytes, others().count(), self.huge_pages)
+        Stretch::take(bytes, others().count(), self.huge_pages, || {
+            ticket.is_wanted_after_rest()
+        })
     }
 
     /// Takes the memory of all others; the thread allocates nothing else meanwhile. Returns whether it was all.

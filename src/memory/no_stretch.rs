@@ -12,7 +12,7 @@ pub(crate) const SMALL: usize = 0;
 pub(crate) struct Stretch(());
 
 impl Stretch {
-    pub(crate) fn take(_: u64, _: usize, _: bool) -> Self {
+    pub(crate) fn take(_: u64, _: usize, _: bool, _: impl Fn() -> bool) -> Self {
         Self(())
     }
 

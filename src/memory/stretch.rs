@@ -55,8 +55,9 @@ pub(crate) struct Stretch {
 
 impl Stretch {
     /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. Until all are taken the
-    /// thread is to allocate nothing else.
-    pub(crate) fn take(bytes: u64, blocks: usize, huge: bool) -> Self {
+    /// thread is to allocate nothing else. `goes_on` is asked before each page that is touched, a huge one maybe, and may
+    /// take its time.
+    pub(crate) fn take(bytes: u64, blocks: usize, huge: bool, goes_on: impl Fn() -> bool) -> Self {
         let elsewhere = Vec::with_capacity(PLACES_COUNT);
         let Some(mut start) = room(bytes, blocks) else {
             return Self::default();
@@ -65,6 +66,7 @@ impl Stretch {
         if huge {
             advise(addresses.clone(), libc::MADV_HUGEPAGE);
         }
+        goes_on();
         start.resize(1);
         // What another allocator moves keeps no place.
         if start.addresses().start != addresses.start {
@@ -76,15 +78,16 @@ impl Stretch {
             huge,
             elsewhere,
         };
-        stretch.take_places_elsewhere();
+        stretch.take_places_elsewhere(goes_on);
         stretch
     }
 
     /// The C library takes the smallest place in which a block fits: only those that are larger than this one are left.
-    fn take_places_elsewhere(&mut self) {
+    fn take_places_elsewhere(&mut self, goes_on: impl Fn() -> bool) {
         let mut bytes = self.addresses.len() / 2;
         let mut left = PLACES * bytes;
-        while bytes >= PLACE && bytes <= left && self.elsewhere.len() < self.elsewhere.capacity() {
+        let are_few = |places: &Vec<_>| places.len() < places.capacity();
+        while bytes >= PLACE && bytes <= left && are_few(&self.elsewhere) && goes_on() {
             match Placeholder::take(bytes) {
                 Some(place) if !self.addresses.contains(&place.addresses().start) => {
                     left -= bytes;
@@ -230,7 +233,7 @@ mod tests {
 
     fn eight_blocks_of(bytes: usize, huge: bool) -> (Vec<Vec<u8>>, Range<usize>, Footprint) {
         let mut blocks = black_box(Vec::with_capacity(8));
-        let mut stretch = Stretch::take(8 * bytes as u64, 8, huge);
+        let mut stretch = Stretch::take(8 * bytes as u64, 8, huge, || true);
         blocks.extend((0..8).map(|_| vec![1_u8; bytes]));
         let footprint = stretch.close(blocks.iter().map(addresses));
         let first = blocks.iter().map(|block| block.as_ptr().addr()).min();
@@ -242,7 +245,10 @@ mod tests {
     #[test]
     fn a_batch_that_is_small_or_mapped_anyway_needs_no_stretch() {
         for bytes in [0, LARGE as u64 - 1, MAPPED as u64, 32 * MIB, u64::MAX] {
-            assert!(Stretch::take(bytes, 1, true).start.is_none(), "{bytes}");
+            assert!(
+                Stretch::take(bytes, 1, true, || true).start.is_none(),
+                "{bytes}"
+            );
         }
     }
 
@@ -296,7 +302,7 @@ mod tests {
     fn blocks_elsewhere_are_counted() {
         apart(|| {
             let elsewhere = vec![1_u8; 1 << 19];
-            let mut stretch = Stretch::take(4 * MIB, 8, false);
+            let mut stretch = Stretch::take(4 * MIB, 8, false, || true);
             let inside = vec![1_u8; 1 << 19];
             let blocks = [&inside, &elsewhere].into_iter().map(addresses);
             let footprint = stretch.close(blocks);
@@ -310,7 +316,7 @@ mod tests {
     #[test]
     fn blocks_do_not_go_where_they_would_fit_better() {
         apart(|| {
-            drop(Stretch::take(30 * MIB, 1, false));
+            drop(Stretch::take(30 * MIB, 1, false, || true));
             let mut holes = black_box(Vec::new());
             let mut kept = black_box(Vec::new());
             for _ in 0..10 {
@@ -327,7 +333,7 @@ mod tests {
     #[test]
     fn a_foreign_allocator_is_left_alone() {
         let outside = 0..1 << 20;
-        let mut stretch = Stretch::take(4 * MIB, 1, false);
+        let mut stretch = Stretch::take(4 * MIB, 1, false, || true);
         assert!(stretch.start.is_some());
         assert_eq!(given_back(stretch.close([outside].into_iter())), 0);
     }
@@ -335,7 +341,7 @@ mod tests {
     #[test]
     fn what_a_thread_has_used_and_dropped_comes_back_in_all_its_pieces() {
         apart(|| {
-            drop(Stretch::take(30 * MIB, 1, false));
+            drop(Stretch::take(30 * MIB, 1, false, || true));
             // More than one piece can have, and one that stays in the middle.
             let mut blocks: Vec<_> = (0..48).map(|_| vec![1_u8; 1 << 20]).collect();
             let kept = blocks.swap_remove(20);
