@@ -30,6 +30,9 @@ struct FrameGuard {
     /// The policy's clock starts here.
     since: Instant,
     begun: Instant,
+    /// How long before it the frame before began, and how long the game then waited.
+    period: Duration,
+    gap: Duration,
     /// When the last frame ended, and how long it took.
     ended: Instant,
     worked: Duration,
@@ -53,6 +56,8 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
         pacing: Pacing::default(),
         since: now,
         begun: now,
+        period: Duration::ZERO,
+        gap: Duration::ZERO,
         ended: now,
         worked: Duration::ZERO,
         steps: (0, false),
@@ -68,21 +73,18 @@ pub(crate) fn guard_frames(app: &mut App, target: Option<Duration>) {
 
 fn begin_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
     let now = Instant::now();
-    let period = now - guard.begun;
+    (guard.period, guard.gap) = (now - guard.begun, now - guard.ended);
     guard.begun = now;
-    let (worked, gap) = (guard.worked, now - guard.ended);
+    let (worked, gap) = (guard.worked, guard.gap);
     let length = guard.pacing.rest_in_next(worked, gap);
-    if guard.policy.is_some() && !length.is_zero() {
-        rest.begin(now, length, period, gap);
-    } else {
-        rest.begin_without();
-    }
+    let is_guarded = guard.policy.is_some();
+    rest.begin(now, if is_guarded { length } else { Duration::ZERO });
     guard.steps = (gate.steps(), gate.is_running());
 }
 
 fn end_frame(mut guard: ResMut<FrameGuard>, gate: Res<StepGate>, rest: Res<Rest>) {
     let now = Instant::now();
-    rest.end(now);
+    rest.end(now, guard.begun + guard.period, guard.gap);
     (guard.ended, guard.worked) = (now, now - guard.begun);
     let (steps, was_running) = guard.steps;
     let frame = Frame {

@@ -51,8 +51,8 @@ pub struct CandlePlugin {
     /// steps until the frames are well again, but for one step of each job every 250 ms. A game that is slow by
     /// itself is not answered by pausing. [`None`], the default: no frame is looked at. A game at 60 Hz says a
     /// little less than 16.7 ms. Loads and unloads, too, then rest while a frame works, all in all for no longer than
-    /// the game waits between its frames. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is
-    /// not in it.
+    /// the game waits between its frames, and begin nothing in the last quarter of that that would reach into the
+    /// next. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is not in it.
     ///
     /// ```
     /// use std::time::Duration;

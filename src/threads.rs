@@ -84,12 +84,12 @@ pub(crate) fn deadline_in(timeout: Duration) -> Instant {
 
 /// The processor's time that the calling thread has had; nothing where the system does not say.
 pub(crate) fn cpu_time() -> Duration {
-    #[cfg(unix)]
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         time.try_into().unwrap_or_default()
     }
-    #[cfg(not(unix))]
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     Duration::ZERO
 }
 

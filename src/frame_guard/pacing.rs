@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::rest::TAIL;
+/// A rest goes on after the last system of a frame for so long.
+pub(super) const TAIL: Duration = Duration::from_micros(200);
 
 /// Frames that took less have nothing to gain.
 const SHORT: Duration = Duration::from_millis(1);
@@ -21,7 +22,8 @@ pub(super) struct Pacing {
 
 impl Pacing {
     /// Returns how long others rest in the frame that begins, after the last one took `work` and the game then waited for
-    /// `gap`. All together no longer than the game has waited, so they have half of the time at least.
+    /// `gap`. All together no longer than the game has waited; with what they rest before frames, they have three eighths
+    /// of the time at least.
     pub(super) fn rest_in_next(&mut self, work: Duration, gap: Duration) -> Duration {
         let rested = if work < self.length {
             work + TAIL
@@ -39,33 +41,30 @@ impl Pacing {
     }
 }
 
-/// The next frame, as it is expected: as long after the last one began as that after the one before. In nanoseconds of a
-/// clock.
-#[derive(Clone, Copy, Debug)]
+/// Nobody rests any more for a frame that is so late.
+const LATE: Duration = Duration::from_millis(2);
+
+/// The next frame, as it is expected, in nanoseconds of a clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NextFrame {
     pub(super) at: u64,
-    /// Others rest no longer before it.
+    /// Others rest no longer for it.
     pub(super) margin: u64,
 }
 
 impl NextFrame {
-    /// Nobody rests any more for a frame that is so late.
-    pub(super) const LATE: Duration = Duration::from_millis(2);
-
-    /// Others rest for no more than a quarter of the time for which the game waits.
-    pub(super) fn margin(gap: Duration) -> Duration {
-        gap / 4
+    /// It begins as long after the last frame as that did after the one before: `at`. Before that frame the game waited for
+    /// `gap`: others rest for a quarter of that at most.
+    pub(super) fn new(at: u64, gap: Duration) -> Self {
+        let margin = (gap / 4).as_nanos() as u64;
+        Self { at, margin }
     }
 
-    /// Whether what takes so long would not be done before it.
-    pub(super) fn is_too_near(self, now: u64, needs: Duration) -> bool {
-        let needs = (needs.as_nanos() as u64).min(self.margin);
-        now < self.latest() && now.saturating_add(needs) > self.at
-    }
-
-    /// When it is late.
-    pub(super) fn latest(self) -> u64 {
-        self.at + Self::LATE.as_nanos() as u64
+    /// Until when somebody rests whose next step takes so long; [`None`] where it is done before the frame.
+    pub(super) fn rest_until(self, now: u64, needs: Duration) -> Option<u64> {
+        let late = self.at + self.margin.min(LATE.as_nanos() as u64);
+        let needs = self.margin.min(needs.as_nanos() as u64);
+        (now < late && now + needs > self.at).then_some(late)
     }
 }
 
@@ -112,18 +111,23 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_be_done_before_the_next_frame_is_not_begun() {
-        let at = Duration::from_millis(100).as_nanos() as u64;
-        let margin = NextFrame::margin(10 * MS).as_nanos() as u64;
-        let next = NextFrame { at, margin };
-        let is_too_near = |before: Duration, needs| {
-            let now = at - before.as_nanos() as u64;
-            next.is_too_near(now, needs)
-        };
-        assert!(!is_too_near(MS, MS / 2));
-        assert!(is_too_near(MS / 2, MS));
-        assert!(!is_too_near(3 * MS, 50 * MS), "more than a quarter");
-        assert!(is_too_near(2 * MS, 50 * MS));
-        assert!(!next.is_too_near(next.latest(), MS));
+    fn a_step_that_would_reach_into_the_next_frame_waits_for_it() {
+        let nanos = |time: Duration| time.as_nanos() as u64;
+        let at = nanos(100 * MS);
+        let next = NextFrame::new(at, 10 * MS);
+        let rests = |before, needs| next.rest_until(at - nanos(before), needs);
+        assert_eq!(rests(MS, MS / 2), None);
+        assert_eq!(rests(MS / 2, MS), Some(nanos(102 * MS)));
+        assert_eq!(rests(3 * MS, 50 * MS), None, "more than a quarter");
+        assert_eq!(rests(2 * MS, 50 * MS), Some(nanos(102 * MS)));
+        assert!(next.rest_until(at + 1, Duration::ZERO).is_some(), "late");
+        assert_eq!(next.rest_until(nanos(102 * MS), MS), None, "too late");
+    }
+
+    #[test]
+    fn a_game_that_hardly_waits_has_hardly_anybody_wait_for_its_next_frame() {
+        let next = NextFrame::new(1_000_000, Duration::from_micros(8));
+        assert_eq!(next.rest_until(990_000, MS), None);
+        assert_eq!(next.rest_until(999_000, MS), Some(1_002_000));
     }
 }

@@ -55,18 +55,17 @@ pub(crate) struct Stretch {
 
 impl Stretch {
     /// Takes room for so many blocks, of so many bytes together, in huge pages or in small ones. Until all are taken the
-    /// thread is to allocate nothing else. `goes_on` is asked before each page that is touched, a huge one maybe, and may
-    /// take its time.
+    /// thread is to allocate nothing else. `goes_on` is asked before each step that may touch a huge page, and may take its
+    /// time; where it says no, what is taken is of no use.
     pub(crate) fn take(bytes: u64, blocks: usize, huge: bool, goes_on: impl Fn() -> bool) -> Self {
         let elsewhere = Vec::with_capacity(PLACES_COUNT);
-        let Some(mut start) = room(bytes, blocks) else {
+        let Some(mut start) = room(bytes, blocks).filter(|_| goes_on()) else {
             return Self::default();
         };
         let addresses = start.addresses();
         if huge {
             advise(addresses.clone(), libc::MADV_HUGEPAGE);
         }
-        goes_on();
         start.resize(1);
         // What another allocator moves keeps no place.
         if start.addresses().start != addresses.start {
@@ -327,6 +326,38 @@ mod tests {
             let (blocks, _, footprint) = eight_blocks(false);
             assert!(footprint.bytes > 4 << 20, "{} bytes", footprint.bytes);
             drop((kept, blocks));
+        });
+    }
+
+    #[test]
+    fn nothing_more_is_taken_for_a_load_that_has_ended() {
+        apart(|| {
+            let take = |answers: usize| {
+                let asked = std::cell::Cell::new(0);
+                let goes_on = || asked.replace(asked.get() + 1) < answers;
+                let stretch = Stretch::take(4 * MIB, 8, true, goes_on);
+                (
+                    stretch.start.is_some(),
+                    stretch.elsewhere.len(),
+                    asked.get(),
+                )
+            };
+            drop(Stretch::take(30 * MIB, 1, false, || true));
+            // Places of two mebibytes, of which many are taken.
+            let mut holes = black_box(Vec::new());
+            let mut kept = black_box(Vec::new());
+            for _ in 0..10 {
+                holes.push(vec![1_u8; 2 << 20]);
+                kept.push(vec![1_u8; 1 << 10]);
+            }
+            drop(holes);
+            assert_eq!(take(0), (false, 0, 1));
+            assert_eq!(take(1), (true, 0, 2));
+            let (_, places, asked) = take(3);
+            assert!(places <= 2 && asked == 4, "{places} of {asked}");
+            let (_, places, asked) = take(usize::MAX);
+            assert!(2 < places && places < asked, "{places} of {asked}");
+            drop(kept);
         });
     }
 
