@@ -348,7 +348,7 @@ mod tests {
             let mut kept = black_box(Vec::new());
             for _ in 0..10 {
                 holes.push(vec![1_u8; 2 << 20]);
-                kept.push(vec![1_u8; 1 << 10]);
+                kept.push(vec![1_u8; 1 << 20]);
             }
             drop(holes);
             assert_eq!(take(0), (false, 0, 1));
