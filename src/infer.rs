@@ -6,7 +6,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use async_channel::Receiver;
 use bevy::{
     ecs::{lifecycle::HookContext, world::DeferredWorld},
     prelude::*,
@@ -30,7 +29,7 @@ pub(crate) use host::Host;
 pub(crate) use job::{End, Job};
 pub(crate) use serve::serve;
 pub use steps::Steps;
-use steps::{Reporter, Step};
+use steps::{Latest, Reporter, Step};
 
 /// Tells one `Infer` from the next on the same entity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,12 +58,18 @@ impl JobId {
 ///     commands
 ///         .spawn(Infer::<DdpmPipeline>::new(request).previews_every(5))
 ///         .observe(|step: On<InferStep<DdpmPipeline>>| info!("step {} of {}", step.step, step.steps))
-///         .observe(|mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>| {
-///             match done.take() {
-///                 Ok(output) => output.images().into_iter().for_each(|image| _ = images.add(image)),
-///                 Err(error) => warn!("no picture: {}", ErrorChain(&error)),
+///         .observe(show);
+/// }
+///
+/// fn show(mut done: On<Inferred<DdpmPipeline>>, mut images: ResMut<Assets<Image>>, mut commands: Commands) {
+///     match done.take() {
+///         Ok(output) => {
+///             for image in output.images() {
+///                 commands.spawn(Sprite::from_image(images.add(image)));
 ///             }
-///         });
+///         }
+///         Err(error) => warn!("no picture: {}", ErrorChain(&error)),
+///     }
 /// }
 /// # bevy::ecs::system::assert_is_system(forge);
 /// ```
@@ -86,8 +91,7 @@ pub struct Infer<P: Pipeline> {
     request: P::Request,
     previews: Option<NonZeroU32>,
     id: JobId,
-    steps: Receiver<Step<P::Partial>>,
-    slot: async_channel::Sender<Step<P::Partial>>,
+    latest: Latest<P::Partial>,
     watch: Watch,
     _lifeline: Lifeline,
 }
@@ -96,13 +100,11 @@ impl<P: Pipeline> Infer<P> {
     /// Makes a job without previews.
     pub fn new(request: P::Request) -> Self {
         let (lifeline, watch) = Lifeline::new();
-        let (slot, steps) = async_channel::bounded(1);
         Self {
             request,
             previews: None,
             id: JobId::next(),
-            steps,
-            slot,
+            latest: Latest::new(),
             watch,
             _lifeline: lifeline,
         }
@@ -124,11 +126,6 @@ impl<P: Pipeline> Infer<P> {
     pub(crate) fn id(&self) -> JobId {
         self.id
     }
-
-    /// The latest step that was not seen yet.
-    fn latest(&self) -> Option<Step<P::Partial>> {
-        self.steps.try_recv().ok()
-    }
 }
 
 /// Hands the job to the manager; sends it on at once where the model is loaded, which saves a frame.
@@ -137,25 +134,10 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
         .get::<Infer<P>>(context.entity)
         .expect("the hook runs after the insertion");
     let (id, previews, request) = (infer.id, infer.previews, infer.request.clone());
-    let (slot, watch) = (infer.slot.clone(), infer.watch.clone());
+    let (latest, watch) = (infer.latest.clone(), infer.watch.clone());
     let entity = context.entity;
     let Some(mut manager) = world.get_resource_mut::<ModelManager<P>>() else {
-        error!(
-            "add `ModelPlugin::<{}>::default()` to the app before a job of this kind",
-            type_name::<P>()
-        );
-        let result = Err(InferError::NotLoaded);
-        let ran = None;
-        let end = End::<P> {
-            entity,
-            id,
-            result,
-            ran,
-        };
-        world
-            .commands()
-            .queue(move |world: &mut World| delivery::end(world, end));
-        return;
+        return refuse_without_manager::<P>(world, entity, id);
     };
     manager
         .bypass_change_detection()
@@ -166,7 +148,7 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
                 request,
                 settings,
                 Reporter {
-                    slot,
+                    latest,
                     previews,
                     signal,
                     gate,
@@ -174,6 +156,22 @@ fn queue_job<P: Pipeline>(mut world: DeferredWorld, context: HookContext) {
                 watch,
             )
         });
+}
+
+fn refuse_without_manager<P: Pipeline>(mut world: DeferredWorld, entity: Entity, id: JobId) {
+    error!(
+        "add `ModelPlugin::<{}>::default()` to the app before a job of this kind",
+        type_name::<P>()
+    );
+    let end = End::<P> {
+        entity,
+        id,
+        result: Err(InferError::NotLoaded),
+        ran: None,
+    };
+    world
+        .commands()
+        .queue(move |world: &mut World| delivery::end(world, end));
 }
 
 /// Triggered on the job's entity after a step. A slow game sees the latest one.
@@ -185,7 +183,8 @@ pub struct InferStep<P: Pipeline> {
     pub step: u32,
     /// How many steps the job has.
     pub steps: u32,
-    /// The preview, in the steps that have one.
+    /// The latest preview that the game asked for and has not seen: of this step, or of one before it that a later
+    /// step overtook.
     pub partial: Option<P::Partial>,
 }
 

@@ -8,7 +8,7 @@ use crate::{ModelManager, Pipeline};
 /// Triggers what has happened since the last frame: first the latest step of each job, then the ends.
 pub(crate) fn deliver<P: Pipeline>(world: &mut World, jobs: &mut QueryState<(Entity, &Infer<P>)>) {
     let with_news = |(entity, infer): (Entity, &Infer<P>)| {
-        (!infer.steps.is_empty()).then_some((entity, infer.id))
+        (!infer.latest.is_empty()).then_some((entity, infer.id))
     };
     let news: Vec<_> = jobs.iter(world).filter_map(with_news).collect();
     for (entity, id) in news {
@@ -30,7 +30,7 @@ fn current<P: Pipeline>(world: &World, entity: Entity, id: JobId) -> Option<&Inf
 }
 
 fn step<P: Pipeline>(world: &mut World, entity: Entity, id: JobId) {
-    let latest = current::<P>(world, entity, id).and_then(Infer::latest);
+    let latest = current::<P>(world, entity, id).and_then(|infer| infer.latest.take());
     if let Some(latest) = latest {
         let super::Step {
             step,

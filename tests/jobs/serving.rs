@@ -128,6 +128,26 @@ fn steps_count_from_one_and_previews_come_only_when_asked_for() {
 }
 
 #[test]
+fn a_preview_that_a_later_step_overtook_goes_with_it() {
+    let mut app = app();
+    let gate = Gate::closed();
+    load(&mut app, &FakeModel::new("a").gate_steps(&gate));
+    app.world_mut()
+        .spawn(Infer::<Fake>::new(steps(4)).previews_every(2));
+    gate.let_pass(3);
+    wait_until("three steps", || (gate.passed(), gate.waiting()) == (3, 1));
+    app.update();
+    gate.open();
+    run_until_ends(&mut app, 1);
+    let seen = &app.world().resource::<Seen>().steps;
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|(_, step, _, partial)| (*step, *partial))
+        .collect();
+    assert_eq!(seen, [(3, Some(20)), (4, Some(40))]);
+}
+
+#[test]
 fn a_slow_game_sees_the_latest_step_and_every_end() {
     let mut app = app();
     // A job that comes when another one has just ended waits for the next frame.
