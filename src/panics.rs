@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    ops::{Deref, DerefMut},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -45,6 +46,39 @@ pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
 /// Drops a value whose own `Drop` may panic.
 pub(crate) fn drop_guarded<T>(what: &str, value: T) {
     guarded(what, || drop(value));
+}
+
+/// A value whose own `Drop` may panic, wherever it is dropped. An executor ends the process where a future's drop does.
+pub(crate) struct DropGuarded<T> {
+    what: &'static str,
+    value: Option<T>,
+}
+
+impl<T> DropGuarded<T> {
+    pub(crate) fn new(what: &'static str, value: T) -> Self {
+        let value = Some(value);
+        Self { what, value }
+    }
+}
+
+impl<T> Deref for DropGuarded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("only its drop takes it")
+    }
+}
+
+impl<T> DerefMut for DropGuarded<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("only its drop takes it")
+    }
+}
+
+impl<T> Drop for DropGuarded<T> {
+    fn drop(&mut self) {
+        drop_guarded(self.what, self.value.take());
+    }
 }
 
 /// Runs a pipeline's code; a panic becomes an error.

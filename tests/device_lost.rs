@@ -40,6 +40,7 @@ fn a_device_that_is_lost_fails_its_models_and_is_started_anew() {
     while_a_model_is_built();
     while_a_model_is_read();
     in_another_app();
+    with_a_model_that_panics_when_it_is_dropped();
 }
 
 fn with_a_loaded_model_and_its_jobs() {
@@ -58,6 +59,23 @@ fn with_a_loaded_model_and_its_jobs() {
     }
     assert!(reasons::<0>(&app).contains(&R::ReleaseFailed));
     assert_works(&mut app);
+}
+
+/// Nobody asks for its end: the thread ends with the model on it, or the world goes in the middle of a step.
+fn with_a_model_that_panics_when_it_is_dropped() {
+    let model = FakeModel::new("a").panic_in(Place::Drop);
+    let mut app = app(64 * MIB);
+    load::<0>(&mut app, &model);
+    lose_devices(&app);
+    assert_lost(&mut app);
+    assert_works(&mut app);
+
+    let gate = Gate::closed();
+    load::<0>(&mut app, &model.gate_steps(&gate));
+    job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    drop(app);
+    assert_works(&mut self::app(64 * MIB));
 }
 
 fn while_a_model_is_built() {

@@ -27,7 +27,7 @@ use crate::{
     lifeline::{DrainOnDrop, Watch},
     mailbox::{Built, Event, Mailbox},
     memory::Account,
-    panics::{caught_async, drop_guarded},
+    panics::{DropGuarded, caught_async},
 };
 
 /// What the readers and the load task send to the owner.
@@ -131,7 +131,8 @@ impl<P: Pipeline> Owner<P> {
             setup,
         } = self;
         let watch = setup.watch.clone();
-        let mut life = Box::pin(live(&inbox, &jobs, &setup, &lent, &ticket));
+        let life = Box::pin(live(&inbox, &jobs, &setup, &lent, &ticket));
+        let mut life = DropGuarded::new("a model", life);
         let unwanted = async {
             watch.cut().await;
             Ok(())
@@ -141,7 +142,7 @@ impl<P: Pipeline> Owner<P> {
             // What failed has been dropped already: there is nothing to measure.
             Err(error) => ticket.fail(lent.load_error(error, ticket.claimed())),
         }
-        drop_guarded("a pipeline's drop", life);
+        drop(life);
         drop((inbox, jobs, setup));
         drop(ticket);
     }
@@ -176,7 +177,7 @@ async fn live<P: Pipeline>(
         generation: setup.generation,
         sample_size,
     }));
-    serve(&pipeline, jobs, &setup.account, lent).await;
+    serve(&*pipeline, jobs, &setup.account, lent).await;
     Ok(())
 }
 
@@ -184,19 +185,14 @@ async fn build<P: Pipeline>(
     config: P::Config,
     weights: VarBuilder<'static>,
     setup: &OwnerSetup<P>,
-) -> Result<P, LoadError> {
+) -> Result<DropGuarded<P>, LoadError> {
     let steps = LoadSteps::default();
     setup.enter(LoadPhase::Building);
     let pipeline = caught_async("build", async { P::build(config, weights, &steps).await }).await?;
+    let pipeline = DropGuarded::new("a pipeline's drop", pipeline);
     setup.enter(LoadPhase::WarmingUp);
-    match caught_async("warm_up", async { pipeline.warm_up(&steps).await }).await {
-        Ok(()) => Ok(pipeline),
-        Err(error) => {
-            // Its reason must not get lost in a panic of the drop.
-            drop_guarded("a pipeline's drop", pipeline);
-            Err(error)
-        }
-    }
+    caught_async("warm_up", async { pipeline.warm_up(&steps).await }).await?;
+    Ok(pipeline)
 }
 
 impl<P: Pipeline> OwnerSetup<P> {
