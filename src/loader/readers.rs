@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     LoadError,
-    memory::Footprint,
+    memory::clear_this_heap,
     panics::{caught, drop_guarded, guarded},
     shared::Shared,
     threads::{COMPUTES, READS, Threads, deadline_in},
@@ -149,13 +149,6 @@ pub(super) fn count() -> usize {
     available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
 }
 
-/// Gives back what the thread has used and freed: headers of files, and pages beside tensors.
-fn clear_this_heap() {
-    for footprint in Footprint::of_this_heap() {
-        let _ = footprint.give_back(|| ());
-    }
-}
-
 /// Runs the work of two queues, the first one's first.
 fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
     let [first, second] = queues;
@@ -170,6 +163,7 @@ fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
             Err(_) => break,
         }
         if queues.iter().all(Receiver::is_empty) {
+            // Headers of files, and pages beside tensors.
             clear_this_heap();
         }
     }

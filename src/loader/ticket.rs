@@ -192,7 +192,7 @@ fn clear_heap(mut footprints: LinkedList<Footprint>, bytes: u64, rest: &Rest) {
     let pause = || rest.wait_while(|| true);
     pause();
     // All places at once: in a pause another load could take what is free.
-    let mut left: u64 = footprints.iter_mut().map(Footprint::take_place).sum();
+    let mut left = memory::take_places(&mut footprints);
     for footprint in footprints {
         left += footprint.give_back(pause);
     }

@@ -1,6 +1,6 @@
 //! C libraries other than glibc place blocks as they like, and give them back by themselves.
 
-use std::ops::Range;
+use std::{collections::LinkedList, ops::Range};
 
 /// The C library's, where it is glibc; elsewhere only the size of the largest batch.
 pub(crate) const MAPPED: usize = (32 << 20) - (64 << 10);
@@ -22,17 +22,18 @@ impl Stretch {
     }
 }
 
+pub(crate) fn clear_this_heap() {}
+
+pub(crate) fn take_places(_: &mut LinkedList<Footprint>) -> u64 {
+    0
+}
+
 /// Nothing is known about where blocks lie.
 pub(crate) struct Footprint(());
 
 impl Footprint {
     pub(crate) fn of_this_heap() -> Vec<Self> {
         Vec::new()
-    }
-
-    #[expect(clippy::unused_self, reason = "only glibc has stretches")]
-    pub(crate) fn take_place(&mut self) -> u64 {
-        0
     }
 
     #[expect(clippy::unused_self, reason = "only glibc has stretches")]

@@ -19,7 +19,10 @@ use std::ops::Range;
 
 use super::cpu::{LARGE, advise};
 
+mod footprint;
 mod placeholder;
+
+pub(crate) use footprint::{Footprint, clear_this_heap, take_places};
 use placeholder::Placeholder;
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
@@ -114,11 +117,8 @@ impl Stretch {
         }
         // A game's own allocator puts none of them here, and gives back what it likes.
         let is_ours = first.is_none() || bytes > 1;
-        Footprint {
-            start,
-            bytes,
-            elsewhere: if is_ours { elsewhere } else { 0 },
-        }
+        let elsewhere = if is_ours { elsewhere } else { 0 };
+        Footprint::new(start, bytes, elsewhere)
     }
 }
 
@@ -126,56 +126,6 @@ impl Drop for Stretch {
     fn drop(&mut self) {
         if self.huge {
             advise(self.addresses.clone(), libc::MADV_NOHUGEPAGE);
-        }
-    }
-}
-
-/// Where the blocks of a stretch lie, from its first bytes to the end of the last block.
-pub(crate) struct Footprint {
-    start: Option<Placeholder>,
-    bytes: usize,
-    /// Bytes of blocks that lie somewhere else.
-    elsewhere: u64,
-}
-
-impl Footprint {
-    /// What was used of the calling thread's own heap and is free, in pieces of 128 KiB or more.
-    pub(crate) fn of_this_heap() -> Vec<Self> {
-        let mut found = Vec::with_capacity(PLACES_COUNT);
-        let mut bytes = MAPPED - 2 * BESIDE;
-        while bytes >= PLACE && found.len() < found.capacity() {
-            match Placeholder::take(bytes) {
-                Some(place) if place.was_used() => found.push(Self {
-                    bytes: place.addresses().len(),
-                    start: Some(place),
-                    elsewhere: 0,
-                }),
-                _ => bytes /= 2,
-            }
-        }
-        found
-    }
-
-    /// Takes the place of the blocks, after they were dropped, before others do. Returns how many bytes may stay with the C
-    /// library.
-    pub(crate) fn take_place(&mut self) -> u64 {
-        let Some(mut free) = self.start.take() else {
-            return self.elsewhere;
-        };
-        let place = free.addresses().start;
-        free.resize(self.bytes);
-        if free.addresses() != (place..place + self.bytes) {
-            return self.elsewhere + self.bytes as u64;
-        }
-        self.start = Some(free);
-        self.elsewhere
-    }
-
-    /// Gives the memory of that place back to the system, with a pause before each piece. Returns how many bytes may stay.
-    pub(crate) fn give_back(self, pause: impl Fn()) -> u64 {
-        match self.start {
-            Some(free) if !free.give_pages_back(pause) => self.bytes as u64,
-            _ => 0,
         }
     }
 }
@@ -358,6 +308,27 @@ mod tests {
             let (_, places, asked) = take(usize::MAX);
             assert!(2 < places && places < asked, "{places} of {asked}");
             drop(kept);
+        });
+    }
+
+    #[test]
+    fn a_thread_that_clears_its_heap_is_not_in_the_way_of_those_who_give_it_back() {
+        apart(|| {
+            let (dropped, to_take) = std::sync::mpsc::sync_channel::<Footprint>(0);
+            let (taken, left) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                for footprint in to_take {
+                    let left = take_places(&mut [footprint].into_iter().collect());
+                    let _ = taken.send(left);
+                }
+            });
+            for _ in 0..100 {
+                let (blocks, _, footprint) = eight_blocks_of(3 << 20, false);
+                drop(blocks);
+                dropped.send(footprint).expect("it takes all");
+                clear_this_heap();
+                assert_eq!(left.recv().expect("an answer"), 0);
+            }
         });
     }
 
