@@ -15,11 +15,13 @@ mod folder;
 mod id;
 mod json;
 mod memory;
+mod variant;
 pub(crate) use folder::{DirectReads, FolderFiles, checked as checked_name};
 pub use id::ModelId;
 pub use json::read_json;
 pub(crate) use json::read_small;
 pub use memory::MemoryFiles;
+use variant::VariantFiles;
 
 /// The files of one model, however they are stored: a folder, an archive, a download cache, a test's gate.
 ///
@@ -192,10 +194,7 @@ impl ModelSource {
             Place::Files { files, .. } => files.clone(),
         };
         match &self.variant {
-            Some(variant) => Arc::new(VariantFiles {
-                files,
-                variant: variant.clone(),
-            }),
+            Some(variant) => Arc::new(VariantFiles::new(files, variant.clone())),
             None => files,
         }
     }
@@ -239,63 +238,5 @@ impl From<String> for ModelSource {
 impl From<PathBuf> for ModelSource {
     fn from(path: PathBuf) -> Self {
         Self::at(Place::Folder(path.into()))
-    }
-}
-
-/// Reads `model.fp16.safetensors` where `model.safetensors` is asked for, and `model.safetensors.index.fp16.json` where
-/// `model.safetensors.index.json` is, where they exist.
-struct VariantFiles {
-    files: Arc<dyn ModelFiles>,
-    variant: Arc<str>,
-}
-
-impl VariantFiles {
-    /// The name with the variant, unless there is no such file. One that cannot be read is not passed
-    /// over: it fails with its own name.
-    fn real_name(&self, name: &str) -> String {
-        let variant = &self.variant;
-        let missing =
-            |name: &str| matches!(self.files.len(name), Err(LoadError::FileMissing { .. }));
-        if let Some(stem) = name.strip_suffix(".safetensors") {
-            let whole = format!("{stem}.{variant}.safetensors");
-            // Where the variant is in several files, the plain one does not stand for it.
-            let index = format!("{name}.index.{variant}.json");
-            if missing(&whole) && missing(&index) {
-                return name.to_owned();
-            }
-            return whole;
-        }
-        let Some(stem) = name.strip_suffix(".index.json") else {
-            return name.to_owned();
-        };
-        let index = format!("{stem}.index.{variant}.json");
-        if missing(&index) {
-            name.to_owned()
-        } else {
-            index
-        }
-    }
-}
-
-impl ModelFiles for VariantFiles {
-    fn names(&self) -> Result<Vec<String>, LoadError> {
-        self.files.names()
-    }
-
-    fn len(&self, name: &str) -> Result<u64, LoadError> {
-        self.files.len(&self.real_name(name))
-    }
-
-    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
-        self.files.read_at(&self.real_name(name), offset, buf)
-    }
-
-    fn read_new<'buf>(
-        &self,
-        name: &str,
-        offset: u64,
-        buf: &'buf mut [MaybeUninit<u8>],
-    ) -> Option<&'buf mut [u8]> {
-        self.files.read_new(&self.real_name(name), offset, buf)
     }
 }

@@ -30,6 +30,9 @@ use open_file::OpenFile;
 /// How deep below the model's folder files are listed; deeper ones can still be read by their names.
 const MAX_DEPTH: usize = 4;
 
+/// How many files and folders are listed: a link may lead anywhere.
+const MAX_ENTRIES: u32 = 100_000;
+
 /// Reads files below one folder, and keeps each open until the load is over.
 pub(crate) struct FolderFiles {
     folder: PathBuf,
@@ -82,9 +85,15 @@ impl FolderFiles {
 
 impl ModelFiles for FolderFiles {
     fn names(&self) -> Result<Vec<String>, LoadError> {
-        let mut names = Vec::new();
-        list(&self.folder, String::new(), MAX_DEPTH, &mut names)
-            .map_err(|error| self.explain(".", error))?;
+        let (mut names, mut left) = (Vec::new(), MAX_ENTRIES);
+        list(
+            &self.folder,
+            String::new(),
+            MAX_DEPTH,
+            &mut left,
+            &mut names,
+        )
+        .map_err(|error| self.explain(".", error))?;
         names.sort();
         Ok(names)
     }
@@ -134,9 +143,18 @@ pub(crate) fn checked(name: &str) -> Result<&Path, LoadError> {
     Ok(path)
 }
 
-fn list(folder: &Path, prefix: String, depth: usize, names: &mut Vec<String>) -> io::Result<()> {
+fn list(
+    folder: &Path,
+    prefix: String,
+    depth: usize,
+    left: &mut u32,
+    names: &mut Vec<String>,
+) -> io::Result<()> {
     for entry in folder.read_dir()? {
         let entry = entry?;
+        *left = left.checked_sub(1).ok_or_else(|| {
+            io::Error::other(format!("a model folder has at most {MAX_ENTRIES} entries"))
+        })?;
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
@@ -147,7 +165,8 @@ fn list(folder: &Path, prefix: String, depth: usize, names: &mut Vec<String>) ->
         if data.is_file() {
             names.push(format!("{prefix}{name}"));
         } else if data.is_dir() && depth > 0 {
-            list(&entry.path(), format!("{prefix}{name}/"), depth - 1, names)?;
+            let prefix = format!("{prefix}{name}/");
+            list(&entry.path(), prefix, depth - 1, left, names)?;
         }
     }
     Ok(())
@@ -206,6 +225,18 @@ mod tests {
             ["a.txt", "unet/config.json"]
         );
         assert_eq!(files.len("unet/config.json").expect("a length"), 2);
+    }
+
+    #[test]
+    fn a_folder_with_too_many_entries_is_not_listed() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("unet")).expect("a folder");
+        std::fs::write(folder.path().join("unet/config.json"), "{}").expect("a file");
+        for (mut left, is_enough) in [(1, false), (2, true)] {
+            let mut names = Vec::new();
+            let listed = list(folder.path(), String::new(), 1, &mut left, &mut names);
+            assert_eq!(listed.is_ok(), is_enough, "{listed:?}");
+        }
     }
 
     #[test]
