@@ -182,9 +182,6 @@ impl<P: Pipeline> ModelManager<P> {
         #[cfg(feature = "test_kit")]
         self.received.tape.note(Happening::Reload);
         self.wishes.reload(self.machine.state());
-        let again = self.wishes.wanted();
-        self.pipeline
-            .thin_out_parked(|_, source, _| again != Some(source));
         self.asked();
     }
 

@@ -6,7 +6,7 @@ use super::ModelManager;
 use crate::{
     ModelSource, ModelState, Pipeline, Standing, TransitionReason,
     loader::Load,
-    machine::{Ended, Leave},
+    machine::{Ended, Leave, Wish},
     memory::Account,
 };
 
@@ -16,13 +16,17 @@ pub(super) fn is_parked(account: &Account) -> bool {
 }
 
 impl<P: Pipeline> ModelManager<P> {
-    /// Tells the books what the game says about its models.
+    /// Tells the books what the game says about its models, and whether it wants the current one.
     pub(super) fn post_residency(&self) {
         let super::Residency {
             pinned, priority, ..
         } = self.residency;
         for load in self.pipeline.loads() {
             load.account().set_residency(pinned, priority);
+        }
+        if let Some(load) = self.pipeline.load() {
+            let stays = matches!(self.wishes.wish(), Wish::AsIs | Wish::Current);
+            load.account().set_wanted(stays);
         }
     }
 
@@ -75,12 +79,14 @@ impl<P: Pipeline> ModelManager<P> {
     }
 
     /// Lets go of the parked models that make room, are too many, or were asked back. The one that is wanted
-    /// next is not too many.
+    /// next is not too many; where it is to be read again, it goes.
     pub(super) fn thin_out_parked(&mut self) {
         let all = std::mem::take(&mut self.wants_parked_back) || self.closed;
+        let afresh = self.wishes.take_afresh();
         let (keep, wanted) = (self.residency.keep_parked, self.wishes.wanted());
         self.pipeline.thin_out_parked(|age, source, load| {
-            let may_stay = age < keep || wanted == Some(source);
+            let is_wanted = wanted == Some(source);
+            let may_stay = if is_wanted { !afresh } else { age < keep };
             may_stay && !all && !load.account().is_evicted()
         });
     }

@@ -12,6 +12,8 @@ pub(super) struct Wishes {
     shown: Option<ModelSource>,
     /// The current model has gone by itself: only a job, or a new request, brings it back.
     asleep: bool,
+    /// What is wanted is to be read again where it is parked.
+    afresh: bool,
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -27,9 +29,11 @@ enum Wanted {
 
 impl Wishes {
     pub(super) fn load(&mut self, source: ModelSource) {
-        let anew =
-            matches!(&self.wanted, Wanted::Model { source: same, anew: true } if *same == source);
+        let is_same = matches!(&self.wanted, Wanted::Model { source: same, .. } if *same == source);
+        let anew = is_same && matches!(&self.wanted, Wanted::Model { anew: true, .. });
+        let afresh = is_same && self.afresh;
         self.want(source, anew);
+        self.afresh = afresh;
     }
 
     /// While loading there is nothing to reload; where another model is wanted already, that is it.
@@ -44,12 +48,19 @@ impl Wishes {
         let is_current = self.current.as_ref() == Some(&source);
         let anew = is_current && matches!(state, ModelState::Loaded | ModelState::Failed);
         self.want(source, anew);
+        self.afresh = true;
+    }
+
+    /// Whether what is wanted is to be read again, which is asked once.
+    pub(super) fn take_afresh(&mut self) -> bool {
+        std::mem::take(&mut self.afresh)
     }
 
     pub(super) fn unload(&mut self) {
         self.wanted = Wanted::Nothing;
         self.shown = None;
         self.asleep = false;
+        self.afresh = false;
     }
 
     /// The current model goes, and is still wanted.
@@ -72,6 +83,7 @@ impl Wishes {
 
     /// Takes back loads, and no unload: falls back to what is loaded.
     pub(super) fn cancel(&mut self, state: ModelState) {
+        self.afresh = false;
         match state {
             ModelState::Loaded | ModelState::Failed if self.wanted == Wanted::Nothing => {}
             ModelState::Loaded => {
@@ -91,6 +103,7 @@ impl Wishes {
         self.shown = Some(source.clone());
         self.wanted = Wanted::Model { source, anew };
         self.asleep = false;
+        self.afresh = false;
     }
 
     /// What is wanted, seen from what the manager is busy with.
@@ -159,6 +172,23 @@ mod tests {
             Wish::Current,
             "still wanted: nothing happens"
         );
+    }
+
+    #[test]
+    fn what_is_reloaded_is_read_afresh_unless_it_is_taken_back() {
+        let reloaded = |then: fn(&mut Wishes)| {
+            let mut wishes = busy_with_a();
+            wishes.load("b".into());
+            wishes.reload(Loaded);
+            then(&mut wishes);
+            wishes.take_afresh()
+        };
+        assert!(reloaded(|_| ()));
+        assert!(reloaded(|wishes| wishes.load("b".into())), "still wanted");
+        assert!(!reloaded(|wishes| wishes.load("c".into())));
+        assert!(!reloaded(|wishes| wishes.cancel(Loaded)));
+        assert!(!reloaded(Wishes::unload));
+        assert!(!reloaded(|wishes| _ = wishes.take_afresh()), "once");
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(crate) struct Account {
     evicted: AtomicBool,
     closed: AtomicBool,
     fresh: AtomicBool,
+    wanted: AtomicBool,
 }
 
 impl Account {
@@ -86,6 +87,7 @@ impl Account {
             evicted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             fresh: AtomicBool::new(true),
+            wanted: AtomicBool::new(true),
         }
     }
 
@@ -184,6 +186,15 @@ impl Account {
 
     pub(crate) fn set_fresh(&self, fresh: bool) {
         self.fresh.store(fresh, Ordering::Release);
+    }
+
+    /// Whether the game still wants the model. One that it does not is let go in the same frame, after the arbiter.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_wanted(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// The last byte is back.

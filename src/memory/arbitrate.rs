@@ -47,10 +47,11 @@ impl Books {
         let there = |account: &&Arc<Account>| account.holder().device == device;
         let accounts: Vec<_> = self.accounts.iter().filter(there).cloned().collect();
         let tenants: Vec<_> = accounts.iter().map(|account| account.tenant()).collect();
-        let mut line: Vec<_> = self
-            .waiting
-            .extract_if(.., |waiter| waiter.account.holder().device == device)
-            .collect();
+        // Nobody makes room for a load that was cancelled since the last frame.
+        let is_in_line = |waiter: &mut Waiter| {
+            waiter.account.holder().device == device && waiter.account.is_wanted()
+        };
+        let mut line: Vec<_> = self.waiting.extract_if(.., is_in_line).collect();
         // Stable: who came first is served first, among those of the same priority.
         line.sort_by_key(|waiter| {
             let not_first = waiter.kind != Waits::FirstJob;
@@ -111,4 +112,37 @@ fn settle(waiter: Waiter, verdict: Verdict, ledger: &Arc<Ledger>) -> Option<Wait
     };
     waiter.answer(answer);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Standing, lifeline::Lifeline, memory::Holder};
+
+    #[test]
+    fn nobody_makes_room_for_a_load_that_is_not_wanted_any_more() {
+        let mut world = World::new();
+        world.init_resource::<ResourceManager>();
+        let mut memory = world.resource_mut::<ResourceManager>();
+        memory.configure(DeviceChoice::Cpu, Some(8));
+        let [idle, load] = ["idle", "load"].map(|name| {
+            let slot = memory.add_slot();
+            memory.open_account(Holder {
+                slot,
+                kind: name.into(),
+                model_id: name.into(),
+                device: DeviceChoice::Cpu,
+            })
+        });
+        let (_lifeline, watch) = Lifeline::new();
+        idle.claim(8, watch.clone(), std::mem::forget);
+        idle.set_bytes(8);
+        idle.set_standing(Standing::Loaded);
+        load.claim(8, watch, drop);
+        for (wanted, makes_room) in [(false, false), (true, true)] {
+            load.set_wanted(wanted);
+            world.run_system_cached(arbitrate).expect("it runs");
+            assert_eq!(idle.is_evicted(), makes_room);
+        }
+    }
 }
