@@ -4,6 +4,8 @@
 
 #[cfg(target_os = "linux")]
 use std::ops::Range;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::LazyLock;
 
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
@@ -83,13 +85,30 @@ pub(super) fn advise(addresses: Range<usize>, pages: libc::c_int) {
     }
 }
 
+/// glibc's counters, since its version 2.33: an older one still runs the game.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+static MALLINFO2: LazyLock<Option<unsafe extern "C" fn() -> libc::mallinfo2>> =
+    LazyLock::new(|| {
+        #[expect(
+            unsafe_code,
+            reason = "a symbol that may be missing is looked up by name"
+        )]
+        // SAFETY: the name ends with a zero byte. What has it in glibc is this function; a null pointer is `None` of
+        // the option, whose layout is that of the pointer.
+        unsafe {
+            let found = libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr());
+            std::mem::transmute(found)
+        }
+    });
+
 /// Bytes of the C heap in use, by the whole process; only glibc counts.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) fn heap_in_use() -> Option<u64> {
+    let count = (*MALLINFO2)?;
     #[expect(unsafe_code, reason = "glibc's counters have no safe wrapper")]
     // SAFETY: `mallinfo2` takes no arguments, reads the allocator's counters under its own locks and
     // returns them by value.
-    let info = unsafe { libc::mallinfo2() };
+    let info = unsafe { count() };
     Some(info.uordblks as u64 + info.hblkhd as u64)
 }
 
