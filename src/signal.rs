@@ -75,7 +75,7 @@ impl Signal {
 /// load or a job has news, and when a request needs another frame.
 ///
 /// With the feature `winit` an app with `WinitPlugin` is woken by itself. Another one says how, with
-/// [`with`](Self::with); without that it shows a result when the next input comes.
+/// [`set`](Self::set); without that it shows a result when the next input comes.
 ///
 /// A time-out ([`Residency::keep_alive`](crate::Residency::keep_alive)) wakes nobody: a model that is not used goes with
 /// the next frame.
@@ -83,8 +83,11 @@ impl Signal {
 pub struct WakeUp(Signal);
 
 impl WakeUp {
-    /// Calls `wake` from now on when there is news: on any thread, so it must be quick and must not wait. The first
-    /// one counts. Where it panics, the app goes on and is not woken.
+    /// Has `wake` called from now on when there is news: on any thread, so it must be quick and must not wait. Where it
+    /// panics, the app goes on and is not woken.
+    ///
+    /// An app has one: returns `false` where it has one already. The feature `winit` sets its own in `PostStartup`,
+    /// unless a game was there before.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -96,15 +99,16 @@ impl WakeUp {
     /// app.add_plugins((MinimalPlugins, ModelPlugin::<DdpmPipeline>::default()));
     /// app.update();
     /// let (sender, woken) = mpsc::channel();
-    /// app.world().resource::<WakeUp>().with(move || _ = sender.send(()));
+    /// app.world().resource::<WakeUp>().set(move || _ = sender.send(()));
     /// app.world_mut().resource_mut::<ModelManager<DdpmPipeline>>().load("models/sprites");
     /// woken.recv().expect("the request needs a frame");
     /// ```
-    pub fn with(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.0.0.wake.set(Box::new(wake));
-        if self.0.is_raised() {
+    pub fn set(&self, wake: impl Fn() + Send + Sync + 'static) -> bool {
+        let is_first = self.0.0.wake.set(Box::new(wake)).is_ok();
+        if is_first && self.0.is_raised() {
             self.0.wake();
         }
+        is_first
     }
 }
 
@@ -145,7 +149,9 @@ mod tests {
         let count = || woken.load(Ordering::SeqCst);
         signal.raise();
         let counter = woken.clone();
-        WakeUp(signal.clone()).with(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        let wake_up = WakeUp(signal.clone());
+        assert!(wake_up.set(move || _ = counter.fetch_add(1, Ordering::SeqCst)));
+        assert!(!wake_up.set(|| unreachable!("the first one counts")));
         assert_eq!(count(), 1, "what came before counts");
         signal.raise();
         assert_eq!(count(), 1);
@@ -159,7 +165,7 @@ mod tests {
     fn news_that_a_frame_leaves_lying_wake_nobody_and_the_next_ones_do() {
         let (signal, woken) = (Signal::default(), Arc::new(AtomicU32::new(0)));
         let counter = woken.clone();
-        WakeUp(signal.clone()).with(move || _ = counter.fetch_add(1, Ordering::SeqCst));
+        WakeUp(signal.clone()).set(move || _ = counter.fetch_add(1, Ordering::SeqCst));
         signal.raise();
         assert!(signal.look(), "and does not take them");
         assert_eq!(woken.load(Ordering::SeqCst), 1);
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn a_wake_up_that_panics_is_survived() {
         let signal = Signal::default();
-        WakeUp(signal.clone()).with(|| panic!("the event loop is closed"));
+        WakeUp(signal.clone()).set(|| panic!("the event loop is closed"));
         signal.raise();
         assert!(signal.look());
     }

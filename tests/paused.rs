@@ -41,7 +41,7 @@ fn results_wake_an_app_that_sleeps() {
             Startup,
             move |wake_up: Res<WakeUp>, mut manager: ResMut<ModelManager<Fake>>| {
                 let sender = sender.clone();
-                wake_up.with(move || _ = sender.send(()));
+                wake_up.set(move || _ = sender.send(()));
                 manager.load(FakeModel::new("a").source());
             },
         )

@@ -14,5 +14,5 @@ pub(crate) fn wake_event_loop(
     let Some(event_loop) = event_loop else { return };
     let event_loop = (**event_loop).clone();
     // Refused by an event loop that has ended.
-    wake_up.with(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
+    wake_up.set(move || _ = event_loop.send_event(WinitUserEvent::WakeUp));
 }
