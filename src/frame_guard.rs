@@ -11,6 +11,7 @@ use bevy::{app::Main, prelude::*};
 #[cfg(doc)]
 use crate::CandlePlugin;
 
+mod clock;
 mod gate;
 mod pacing;
 mod policy;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use bevy::prelude::*;
 use event_listener::{Event, listener};
 use futures_lite::future;
 
+use super::clock::{nanos, time};
 use crate::device::sleep_until;
 
 /// From the begin of a step to the begin of the next, at most: at least one step in 250 ms, whatever happens.
@@ -29,15 +30,12 @@ struct Inner {
     running: AtomicU32,
     /// Steps that have begun.
     begun: AtomicU64,
-    /// When the last of them began, in nanoseconds of the process.
+    /// When the last of them began, on the guard's clock.
     last: AtomicU64,
 }
 
-/// The process's clock starts with its first step.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 impl StepGate {
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.closed.store(true, Ordering::Release);
     }
 
@@ -76,9 +74,8 @@ impl StepGate {
     pub(crate) fn begin(&self) -> Running {
         self.0.begun.fetch_add(1, Ordering::AcqRel);
         self.0.running.fetch_add(1, Ordering::AcqRel);
-        let since = (*START).max(Instant::now());
-        let nanos = (since - *START).as_nanos() as u64;
-        self.0.last.store(nanos, Ordering::Release);
+        let since = Instant::now();
+        self.0.last.store(nanos(since), Ordering::Release);
         Running {
             gate: self.clone(),
             since,
@@ -88,8 +85,8 @@ impl StepGate {
     /// Waits as before a step: a job's first one comes after the last one of the job before it.
     pub(crate) async fn pass_first(&self) {
         if self.is_closed() {
-            let last = Duration::from_nanos(self.0.last.load(Ordering::Acquire));
-            self.pass(*START + last).await;
+            let last = time(self.0.last.load(Ordering::Acquire));
+            self.pass(last).await;
         }
     }
 }

@@ -13,7 +13,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, Condvar, LazyLock, Mutex, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,7 +21,10 @@ use std::{
 
 use bevy::prelude::*;
 
-use super::pacing::{LONGEST, NextFrame, TAIL};
+use super::{
+    clock::{nanos, time},
+    pacing::{LONGEST, NextFrame, TAIL},
+};
 use crate::{device::sleep_until, threads::cpu_time};
 
 /// How often those who rest look by themselves whether they still have to: they may miss the end of a frame.
@@ -43,7 +46,7 @@ pub(crate) struct Rest(Arc<Inner>);
 
 #[derive(Default, Debug)]
 struct Inner {
-    /// When the rest ends at the latest, in nanoseconds of the process; 0 where there is none.
+    /// When the rest ends at the latest, on the guard's clock; 0 where there is none.
     until: AtomicU64,
     /// When the next frame is expected, in the same way, and how long others rest for it; only while the game waits.
     next: AtomicU64,
@@ -56,16 +59,9 @@ struct Inner {
     over: Condvar,
 }
 
-/// The process's clock starts with its first rest.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 thread_local! {
     /// The processor's time of the thread when it last went on; what it did before that is no step.
     static WENT_ON: Cell<Duration> = const { Cell::new(Duration::MAX) };
-}
-
-fn nanos(time: Instant) -> u64 {
-    time.saturating_duration_since(*START).as_nanos() as u64
 }
 
 impl Rest {
@@ -119,7 +115,7 @@ impl Rest {
         if until <= at {
             until = self.next()?.rest_until(at, needs)?;
         }
-        Some((*START + Duration::from_nanos(until)).min(now + every))
+        Some(time(until).min(now + every))
     }
 
     fn next(&self) -> Option<NextFrame> {
@@ -170,6 +166,11 @@ impl Rest {
     }
 
     fn sleep_until_told(&self, look: Instant) {
+        // Short sleeps are exact on every platform, and waits on a condition are not on Windows.
+        let left = look.saturating_duration_since(Instant::now());
+        if left <= TAIL {
+            return std::thread::sleep(left);
+        }
         let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.resting.fetch_add(1, Ordering::AcqRel);
         let left = look.saturating_duration_since(Instant::now());
@@ -191,7 +192,7 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::block_on;
+    use crate::{device::block_on, frame_guard::clock::START};
 
     const MS: Duration = Duration::from_millis(1);
     const HOUR: Duration = Duration::from_secs(3600);

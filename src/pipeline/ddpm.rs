@@ -54,6 +54,12 @@ pub use unet::{
 };
 use unet::{Machine, UNet, has_kernels, working_memory};
 
+/// The longest side of a sample, and of a picture to start from, in pixels.
+const MAX_SIDE: usize = 1 << 13;
+
+/// The most time steps of a training.
+const MAX_TIMESTEPS: usize = 100_000;
+
 /// A diffusion model that turns noise into pictures, step by step (Ho et al. 2020,
 /// <https://arxiv.org/abs/2006.11239>).
 pub struct DdpmPipeline {

@@ -8,7 +8,7 @@ use bevy::{
 };
 
 use super::UNetConfig;
-use crate::InferError;
+use crate::{InferError, pipeline::ddpm::MAX_SIDE};
 
 /// A picture to start from: it is taken part of the way back to noise, and from there to another picture, as
 /// diffusers' image-to-image pipelines do (Meng et al. 2021, <https://arxiv.org/abs/2108.01073>).
@@ -33,23 +33,20 @@ pub struct StartImage {
     strength: f64,
 }
 
-/// The longest side of a picture, in pixels: no model has larger samples.
-const MAX_SIDE: u32 = 1 << 13;
-
 /// How much red, green and blue count in grey (ITU-R BT.601).
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl StartImage {
     /// Takes a picture of the model's [`sample_size`](crate::ModelStatus::sample_size), in any uncompressed format of
-    /// up to 4 channels. `strength` is how much it is changed: of `steps`, so many are taken, 0 to 1. Looks at each pixel
-    /// at once, some 20 ns each.
+    /// up to 4 channels. `strength` is how much it is changed, and the part of the `steps` that are taken: above 0, and
+    /// at most 1, which leaves nothing of the picture. Looks at each pixel at once.
     ///
     /// # Errors
     /// [`InferError::InvalidRequest`] where the picture has no pixels in main memory, or in a format that cannot be
-    /// read.
+    /// read, or is larger than 8,192 pixels a side. With a `strength` that leaves no step, the job ends with it.
     pub fn new(image: &Image, strength: f64) -> Result<Self, InferError> {
         let size = image.size();
-        if size.max_element() > MAX_SIDE {
+        if size.max_element() as usize > MAX_SIDE {
             let expected = format!("at most {MAX_SIDE} pixels a side");
             return Err(InferError::invalid_request("image", size, expected));
         }

@@ -5,11 +5,8 @@ use serde_json::Value;
 use super::SchedulerConfig;
 use crate::{
     LoadError,
-    pipeline::ddpm::{options::Options, sampler::schedule::alphas_cumprod},
+    pipeline::ddpm::{MAX_TIMESTEPS, options::Options, sampler::schedule::alphas_cumprod},
 };
-
-/// The most time steps of a training.
-const MAX_TIMESTEPS: usize = 100_000;
 
 impl SchedulerConfig {
     pub(super) fn check(&self, options: &Options) -> Result<(), LoadError> {

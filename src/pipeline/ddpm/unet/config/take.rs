@@ -6,10 +6,10 @@ use super::{
     ActivationFunction, BlockType, ClassEmbedding, Resampling, TimeEmbedding, UNetConfig,
     blocks::{DOWN, UP},
 };
-use crate::{LoadError, pipeline::ddpm::options::Options};
-
-/// The largest width and height of a sample, in pixels.
-const MAX_SIDE: usize = 1 << 13;
+use crate::{
+    LoadError,
+    pipeline::ddpm::{MAX_SIDE, MAX_TIMESTEPS, options::Options},
+};
 
 /// The most channels of anything.
 const MAX_CHANNELS: usize = 1 << 16;
@@ -19,9 +19,6 @@ const MAX_LAYERS: usize = 1 << 8;
 
 /// The most blocks on the way down.
 const MAX_BLOCKS: usize = 16;
-
-/// The most time steps of a training.
-const MAX_TIMESTEPS: usize = 100_000;
 
 impl UNetConfig {
     pub(super) fn take(options: &mut Options) -> Result<Self, LoadError> {
