@@ -49,7 +49,7 @@ impl Default for ModelDiagnosticsPlugin {
 }
 
 impl ModelDiagnosticsPlugin {
-    /// Names the bytes that models of a kind claim.
+    /// Names the bytes that the weights of a kind's loading or loaded model claim.
     pub fn memory<P: Pipeline>() -> DiagnosticPath {
         Quantity::Memory.path(&kind_name::<P>())
     }

@@ -107,7 +107,7 @@ impl ModelKind {
         (self.ask)(world, request);
     }
 
-    /// Whether the request would change something. One that would not does no harm.
+    /// Returns whether the request would change something. One that would not does no harm.
     pub fn can(&self, world: &World, request: ModelRequest) -> bool {
         let useful = |manager: &dyn Manager| {
             is_useful(request, manager.status(), manager.last_source().is_some())

@@ -47,9 +47,9 @@
 //!
 //! The main thread reads no file, drops no tensor, joins no thread (but for the end of the app, with a
 //! time-out) and waits on no lock that a loader holds. Files are read by threads named `candle-read-…`.
-//! Models live on the thread of their device, `candle-cpu-…` for the CPU. Both run below the game's
-//! priority, are shared by the apps of a process, and end with the last of them. Bevy's
-//! `AsyncComputeTaskPool` only orchestrates.
+//! Models live on the thread of their device, for the CPU one of its pool of `candle-cpu-…`; `candle-clean`
+//! gives memory back. All run below the game's priority, are shared by the apps of a process, and end with
+//! the last of them. Bevy's `AsyncComputeTaskPool` only orchestrates.
 //!
 //! candle 0.11 has, besides, a process-wide pool of spinning threads for large element-wise and quantized
 //! operations. The environment variable `CANDLE_NUM_THREADS` sizes it once; set it to 1 where a game

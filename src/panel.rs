@@ -17,7 +17,7 @@ use refresh::{paint_buttons, press, read_models, show_bars, show_lines, show_sta
 /// requests of a [`ModelRequest`](crate::ModelRequest).
 ///
 /// It needs a camera, and what `DefaultPlugins` has with Bevy's features for UI: `UiPlugin`, `DefaultPickingPlugins`,
-/// `UiWidgetsPlugins`. Where a game has spawned no [`ModelPanel`] when `Startup` is over, the plugin spawns one at the
+/// `UiWidgetsPlugins`, and `UiRenderPlugin` of the feature `ui_bevy_render`, without which nothing is drawn. Where a game has spawned no [`ModelPanel`] when `Startup` is over, the plugin spawns one at the
 /// top right of the window.
 ///
 /// ```no_run

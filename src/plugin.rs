@@ -42,17 +42,21 @@ pub struct CandlePlugin {
     pub device: DeviceChoice,
     /// Bytes that models and their jobs may claim together, for each device. [`None`], the default, is
     /// measured when the device is opened: half of the memory or 80 % of what is available, whichever is
-    /// less; on a CUDA card what is free, less 1 GiB or 15 %. Each app of a process has its own.
+    /// less; on a CUDA card what is free, less 1 GiB or 15 %, whichever is more. Each app of a process has its own.
     pub memory_budget: Option<u64>,
     /// Threads of the CPU device; [`None`], the default, is all cores but one, at least one. The apps of a process
     /// share the device's threads: the first one's setting counts.
     pub threads: Option<NonZeroUsize>,
-    /// The most that the work of a frame may take. Where it takes more while a job runs, inference pauses between
-    /// steps until the frames are well again, but for one step of each job every 250 ms. A game that is slow by
-    /// itself is not answered by pausing. [`None`], the default: no frame is looked at. A game at 60 Hz says a
-    /// little less than 16.7 ms. Loads and unloads, too, then rest while a frame works, all in all for no longer than
-    /// the game waits between its frames, and begin nothing in the last quarter of that that would reach into the
-    /// next. What counts is all of [`Main`](bevy::app::Main); waiting for the screen is not in it.
+    /// The most that the work of a frame may take; a game at 60 Hz says a little less than 16.7 ms. [`None`], the
+    /// default: no frame is looked at.
+    ///
+    /// Where a frame takes more while a job runs, inference pauses between steps until the frames are well again, but
+    /// for one step of each job every 250 ms. A game that is slow by itself is not answered by pausing.
+    ///
+    /// Loads and unloads rest while a frame works, in each frame for no longer than the game waits before the next one.
+    /// They also begin no step that would reach into the next frame.
+    ///
+    /// The work is all of [`Main`](bevy::app::Main); waiting for the screen is not in it.
     ///
     /// ```
     /// use std::time::Duration;

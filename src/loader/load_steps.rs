@@ -7,6 +7,23 @@ use futures_lite::future::yield_now;
 ///
 /// A pipeline awaits [`next`](Self::next) between its modules. There the other models of the device get
 /// their turn, and there a cancelled load ends: the future is simply not continued.
+///
+/// ```
+/// use bevy_candle::{
+///     candle_nn::{Linear, VarBuilder, linear},
+///     prelude::*,
+/// };
+///
+/// /// As many layers as the configuration says.
+/// async fn layers(count: usize, vb: VarBuilder<'static>, load: &LoadSteps) -> Result<Vec<Linear>, LoadError> {
+///     let mut layers = Vec::with_capacity(count);
+///     for layer in 0..count {
+///         layers.push(linear(512, 512, vb.pp(layer))?);
+///         load.next().await;
+///     }
+///     Ok(layers)
+/// }
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct LoadSteps {}

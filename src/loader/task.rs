@@ -120,7 +120,7 @@ impl<P: Pipeline> LoadTask<P> {
             return Ok(());
         }
         let look = move || memory::ensure_available(needed, releasable);
-        self.readers.run("memory", look).await
+        self.readers.run("plan", look).await
     }
 
     /// Has the readers read everything, and waits until the last of them is done.

@@ -17,14 +17,15 @@ pub struct ModelStatus {
     pub current_state: ModelState,
     /// The model that is loading or loaded.
     pub model_id: Option<ModelId>,
-    /// What the game asked for last.
+    /// The model that the game wants now: [`None`] after an `unload`, the loaded one after a `cancel` of another.
     pub wanted: Option<ModelId>,
     /// The size of the model's pictures, width by height in pixels; [`None`] where it makes none, and
     /// while nothing is loaded.
     pub sample_size: Option<UVec2>,
     /// How far the load is.
     pub progress: Progress,
-    /// Bytes claimed on the device.
+    /// Bytes claimed on the device for the weights of the model that is loading or loaded. Its jobs and parked models are in
+    /// [`ResourceManager`](crate::ResourceManager).
     pub memory: u64,
     /// Why the last load failed; gone with the next load.
     pub last_error: Option<Arc<LoadError>>,

@@ -11,6 +11,8 @@ use super::script::{CONFIG, Place, Script, WEIGHTS};
 use crate::{InferError, LoadError, LoadSteps, ModelFiles, Pipeline, Plan, Steps, read_json};
 
 /// A pipeline without a network. `Fake<1>`, `Fake<2>` and so on are other kinds of models.
+///
+/// The preview of a step is ten times its number; the sample size is 8 × 4 pixels.
 pub struct Fake<const KIND: usize = 0> {
     script: Arc<Script>,
     weights: Vec<Tensor>,

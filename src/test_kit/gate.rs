@@ -10,6 +10,20 @@ use async_channel::{Receiver, Sender, unbounded};
 use crate::{LoadError, ModelFiles};
 
 /// Stops who comes, until the test opens it or lets some pass. Clones are the same gate.
+///
+/// ```
+/// use std::thread;
+///
+/// use bevy_candle::test_kit::{Gate, wait_until};
+///
+/// let gate = Gate::closed();
+/// let worker = gate.clone();
+/// let worker = thread::spawn(move || (0..3).for_each(|_| worker.pass_blocking()));
+/// gate.let_pass(2);
+/// wait_until("the third pass", || (gate.passed(), gate.waiting()) == (2, 1));
+/// gate.open();
+/// worker.join().expect("nothing stops it any more");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Gate {
     permits: Sender<()>,
@@ -28,13 +42,6 @@ impl Gate {
             waiting: Arc::default(),
             passed: Arc::default(),
         }
-    }
-
-    /// Makes a gate that stops nobody.
-    pub fn opened() -> Self {
-        let gate = Self::closed();
-        gate.open();
-        gate
     }
 
     /// Lets everybody pass from now on.
