@@ -13,6 +13,8 @@
 //!
 //! - `frame_p99_ratio_{load,infer,unload,cancel}`: the 99th percentile to that of the game alone.
 //! - `frame_worst_ms_*`, `frame_p50_ms_*`, `frame_p99_ms_*`: of each phase; `none` is the game alone.
+//! - `frame_late_per_1000_*`: how many frames of a thousand took longer than the bar of 16.7 ms: phases have more frames
+//!   than others, and the worst of more is worse.
 //! - `frame_*_first_load`: of the first loads.
 //! - `frame_*_touch`: the same for another process, with one thread of a reader's priority that touches 1 GiB of memory
 //!   and frees it, again and again. Nothing of this crate runs in it: so much is the machine's.
@@ -59,6 +61,9 @@ const NAIVE_FRAMES: usize = 20;
 /// Frames of the games with little time, and with none.
 const GUARDED: usize = 1_000;
 
+/// A frame at 60 Hz, in milliseconds.
+const LATE: f64 = 16.7;
+
 fn main() -> io::Result<ExitCode> {
     if child::asked().is_some() {
         touch_for_ever();
@@ -100,7 +105,7 @@ fn print_phases(figures: &mut Figures, seen: &Seen) {
     for (name, frames) in phases {
         print(figures, name, frames);
         let bar = format!("frame_worst_ms_{name}");
-        figures.at_most(&bar, worst(frames), 16.7);
+        figures.at_most(&bar, worst(frames), LATE);
         let ratio = quantile(frames, 0.99) / none;
         figures.at_most(&format!("frame_p99_ratio_{name}"), ratio, 1.2);
     }
@@ -162,6 +167,9 @@ fn print(figures: &mut Figures, name: &str, frames: &[f64]) {
     println!("frames_{name} {}", frames.len());
     figures.print(&format!("frame_p50_ms_{name}"), median(frames));
     figures.print(&format!("frame_p99_ms_{name}"), quantile(frames, 0.99));
+    let late = frames.iter().filter(|&&frame| frame > LATE).count();
+    let of_a_thousand = 1000.0 * late as f64 / frames.len() as f64;
+    figures.print(&format!("frame_late_per_1000_{name}"), of_a_thousand);
     if name == "none" {
         figures.print("frame_worst_ms_none", worst(frames));
     }
