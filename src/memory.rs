@@ -44,7 +44,9 @@ pub(crate) use release::{Snapshot, report};
 pub(crate) use room::{ensure_available, is_worth_a_look};
 #[cfg(feature = "cuda")]
 pub(crate) use room::{ensure_free, free_bytes};
-pub(crate) use stretch::{Footprint, MAPPED, SMALL, Stretch, clear_this_heap, take_places};
+pub(crate) use stretch::{
+    Footprint, MAPPED, SMALL, Stretch, clear_idle_heap, clear_this_heap, take_places,
+};
 pub use view::{DeviceMemory, ModelMemory};
 
 /// The memory of the app's devices: the budgets, and who claims how much of them. Apps of one process have budgets of

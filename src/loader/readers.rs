@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     LoadError,
-    memory::clear_this_heap,
+    memory::clear_idle_heap,
     panics::{caught, drop_guarded, guarded},
     shared::Shared,
     threads::{COMPUTES, READS, Threads, deadline_in},
@@ -164,7 +164,7 @@ fn run_all(queues: &[Receiver<Work>; 2], stopped: &Receiver<Infallible>) {
         }
         if queues.iter().all(Receiver::is_empty) {
             // Headers of files, and pages beside tensors.
-            clear_this_heap();
+            clear_idle_heap();
         }
     }
     for work in queues.iter().flat_map(Receiver::try_iter) {

@@ -20,7 +20,7 @@ use super::{
 use super::{lender::Lender, pinned::Pinned, staging::Lift};
 use crate::{
     LoadError, ModelFiles,
-    memory::{SMALL, Stretch},
+    memory::{SMALL, Stretch, clear_this_heap},
     panics::caught,
     signal::Signal,
     source::DirectReads,
@@ -260,13 +260,16 @@ impl<C> Share<C> {
         };
         // Declared after the ticket: gone before it.
         let _direct = DirectReads::begin();
-        match self.reading.read(batch, &ticket) {
-            Ok(whole) => whole,
-            Err(error) => {
-                self.fail(&ticket, error);
-                false
-            }
+        let read = self.reading.read(batch, &ticket);
+        let whole = read.unwrap_or_else(|error| {
+            self.fail(&ticket, error);
+            false
+        });
+        if !whole {
+            // Here and not when there is nothing more to do: then it would cost a frame.
+            clear_this_heap(|| ticket.rest().wait_while(|| true));
         }
+        whole
     }
 }
 

@@ -22,7 +22,7 @@ use super::cpu::{LARGE, advise};
 mod footprint;
 mod placeholder;
 
-pub(crate) use footprint::{Footprint, clear_this_heap, take_places};
+pub(crate) use footprint::{Footprint, clear_idle_heap, clear_this_heap, take_places};
 use placeholder::Placeholder;
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
@@ -326,7 +326,7 @@ mod tests {
                 let (blocks, _, footprint) = eight_blocks_of(3 << 20, false);
                 drop(blocks);
                 dropped.send(footprint).expect("it takes all");
-                clear_this_heap();
+                clear_this_heap(|| ());
                 assert_eq!(left.recv().expect("an answer"), 0);
             }
         });

@@ -11,11 +11,23 @@ use super::{BESIDE, MAPPED, PLACE, PLACES_COUNT, placeholder::Placeholder};
 /// whoever takes a tensor's place has it alone.
 static CLEARING: RwLock<()> = RwLock::new(());
 
-/// Gives back what the calling thread has used of its own heap, and freed.
-pub(crate) fn clear_this_heap() {
+/// Gives back what the calling thread has used of its own heap, and freed, with a pause before each piece.
+pub(crate) fn clear_this_heap(pause: impl Fn()) {
     let _shared = CLEARING.read().unwrap_or_else(PoisonError::into_inner);
+    clear(pause);
+}
+
+/// The same for a thread that has nothing to do, and must not wait for others: while one of them takes a tensor's place,
+/// what is left here stays until the next time.
+pub(crate) fn clear_idle_heap() {
+    if let Ok(_shared) = CLEARING.try_read() {
+        clear(|| ());
+    }
+}
+
+fn clear(pause: impl Fn()) {
     for footprint in Footprint::of_this_heap() {
-        let _ = footprint.give_back(|| ());
+        let _ = footprint.give_back(&pause);
     }
 }
 
