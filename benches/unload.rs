@@ -4,8 +4,8 @@
 //! cargo bench --bench unload
 //! ```
 //!
-//! `unload_main_us` is the time of the crate's systems in all frames from the request to Idle, together;
-//! `unload_ms_per_gib` is from the request to Idle in frames of a millisecond; `unload_returned_ratio` is by how much the
+//! `unload_*_main_us` is the time of the crate's systems in all frames from the request to Idle, together;
+//! `unload_*_ms_per_gib` is from the request to Idle in frames of a millisecond; `unload_*_returned_ratio` is by how much the
 //! process has shrunk in physical memory, over the bytes claimed. For a model of many layers, and for one of few large
 //! tensors; medians of the cycles, for the ratio the worst.
 

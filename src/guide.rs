@@ -1,4 +1,4 @@
-//! The pages of the folder `docs`.
+//! The pages of the folder `docs` that are about this crate.
 
 #[doc = "[gpu.md]: crate::guide::gpu"]
 #[doc = include_str!("../docs/architecture.md")]
