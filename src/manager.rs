@@ -229,7 +229,20 @@ impl<P: Pipeline> ModelManager<P> {
         self.seat.slot
     }
 
-    /// Returns the loaded pipeline's id and settings; the pipeline itself never leaves the device thread.
+    /// Returns the loaded pipeline's id and settings, and who is parked; the pipelines themselves never leave the device
+    /// thread.
+    ///
+    /// ```
+    /// use bevy::prelude::*;
+    /// use bevy_candle::prelude::*;
+    ///
+    /// fn list(sprites: Res<ModelManager<DdpmPipeline>>) {
+    ///     for model in sprites.pipeline().parked() {
+    ///         info!("{model} comes back without a read");
+    ///     }
+    /// }
+    /// # bevy::ecs::system::assert_is_system(list);
+    /// ```
     pub fn pipeline(&self) -> &PipelineManager<P> {
         &self.pipeline
     }

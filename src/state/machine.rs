@@ -22,8 +22,8 @@ pub enum Wish {
 }
 
 impl Wish {
-    /// Returns whether a model is wanted that would have to be loaded from Idle.
-    pub const fn is_load(self) -> bool {
+    /// Whether a model is wanted that would have to be loaded from Idle.
+    pub(crate) const fn is_load(self) -> bool {
         matches!(self, Self::Current | Self::Anew | Self::Other)
     }
 }

@@ -176,6 +176,10 @@ fn a_reload_of_one_model_leaves_the_parked_ones_alone() {
     run_until_kind::<0>(&mut app, ModelState::Loaded);
     assert_eq!((built(&a), built(&b)), (1, 2));
     assert_eq!(parked(&app), ["a"], "a reload of b leaves a alone");
+    let manager = manager::<0>(&mut app);
+    let kept: Vec<_> = manager.pipeline().parked().collect();
+    assert_eq!(kept, [a.source().id()]);
+    assert_eq!(manager.pipeline().id(), Some(&b.source().id()));
 }
 
 #[test]

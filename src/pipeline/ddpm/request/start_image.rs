@@ -67,14 +67,9 @@ impl StartImage {
         })
     }
 
-    /// Returns how much the picture is changed, 0 to 1.
-    pub fn strength(&self) -> f64 {
+    /// How much the picture is changed, 0 to 1.
+    pub(in super::super) fn strength(&self) -> f64 {
         self.strength
-    }
-
-    /// Returns width and height, in pixels.
-    pub fn size(&self) -> UVec2 {
-        self.size
     }
 
     /// Refuses what the model cannot start from.
