@@ -116,6 +116,8 @@ fn settle(waiter: Waiter, verdict: Verdict, ledger: &Arc<Ledger>) -> Option<Wait
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::unbounded;
+
     use super::*;
     use crate::{Standing, lifeline::Lifeline, memory::Holder};
 
@@ -135,7 +137,8 @@ mod tests {
             })
         });
         let (_lifeline, watch) = Lifeline::new();
-        idle.claim(8, watch.clone(), std::mem::forget);
+        let (keep, _kept) = unbounded();
+        idle.claim(8, watch.clone(), move |answer| drop(keep.send(answer)));
         idle.set_bytes(8);
         idle.set_standing(Standing::Loaded);
         load.claim(8, watch, drop);
