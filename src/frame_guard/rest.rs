@@ -173,7 +173,6 @@ impl Rest {
         }
         let own = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.resting.fetch_add(1, Ordering::AcqRel);
-        let left = look.saturating_duration_since(Instant::now());
         drop(self.0.over.wait_timeout(own, left));
         self.0.resting.fetch_sub(1, Ordering::AcqRel);
     }
