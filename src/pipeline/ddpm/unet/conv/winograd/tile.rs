@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Sub};
 
-use super::{Picture, SEEN, SIDE};
+use super::{FAR, NEAR, Picture, SEEN, SIDE};
 
 /// Channels that are transformed at once.
 pub(super) const LANES: usize = 16;
@@ -160,27 +160,27 @@ fn column_of<const LINE: usize>(lines: &[[Lanes; LINE]; SEEN], column: usize) ->
 /// Six input pixels in a line become six points.
 #[inline(always)]
 fn six_points([a, b, c, d, e, f]: &[Lanes; SEEN]) -> [Lanes; SEEN] {
-    let (even, odd) = (*e - c.times(4.0), *d - b.times(4.0));
-    let (near, far) = (*e - *c, (*d - *b).times(2.0));
+    let (near, near_odd) = (*e - c.times(2.0), (*d - b.times(2.0)).times(NEAR));
+    let (far, far_odd) = (*e - c.times(0.5), (*d - b.times(0.5)).times(FAR));
     [
-        a.times(4.0) - c.times(5.0) + *e,
-        even + odd,
-        even - odd,
-        near + far,
-        near - far,
-        b.times(4.0) - d.times(5.0) + *f,
+        *a - c.times(2.5) + *e,
+        near + near_odd,
+        near - near_odd,
+        far + far_odd,
+        far - far_odd,
+        *b - d.times(2.5) + *f,
     ]
 }
 
 /// Six points become four output pixels in a line.
 #[inline(always)]
 fn four_pixels([a, b, c, d, e, f]: &[Lanes; SEEN]) -> [Lanes; SIDE] {
-    let (near, near_off) = (*b + *c, *b - *c);
-    let (far, far_off) = (*d + *e, *d - *e);
+    let (near, near_odd) = (*b + *c, (*b - *c).times(NEAR));
+    let (far, far_odd) = (*d + *e, (*d - *e).times(FAR));
     [
         *a + near + far,
-        near_off + far_off.times(2.0),
-        near + far.times(4.0),
-        near_off + far_off.times(8.0) + *f,
+        near_odd + far_odd,
+        near.times(0.5) + far.times(2.0),
+        near_odd.times(0.5) + far_odd.times(2.0) + *f,
     ]
 }
