@@ -4,9 +4,9 @@
 //! [`CandlePlugin::frame_target`]. Waiting for the screen is not in it. And while a frame works, those who move memory
 //! about rest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bevy::{app::Main, prelude::*};
+use bevy::{app::Main, platform::time::Instant, prelude::*};
 
 #[cfg(doc)]
 use crate::CandlePlugin;

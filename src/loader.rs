@@ -13,10 +13,10 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use candle_core::DType;
 
 use crate::{

@@ -1,11 +1,8 @@
 //! [`ModelManager`]: what a game asks of its models of one kind, and reads of them.
 
-use std::{
-    ops::Deref,
-    time::{Duration, Instant},
-};
+use std::{ops::Deref, time::Duration};
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use crossbeam_channel::unbounded;
 
 use crate::{

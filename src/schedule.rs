@@ -1,10 +1,11 @@
 //! [`CandleSystems`] and [`CandleShutdown`]: when things happen.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bevy::{
     app::{AppExit, Main, MainScheduleOrder},
     ecs::schedule::{ScheduleLabel, SingleThreadedExecutor},
+    platform::time::Instant,
     prelude::*,
 };
 

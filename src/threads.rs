@@ -6,12 +6,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread::{Builder, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use bevy::platform::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use thread_priority::{ThreadPriority, set_current_thread_priority};
-use tracing::debug;
 
 /// Of the threads that compute, below the game's own: 50 is what a thread has by default, 25 is a niceness of 10 on
 /// Linux.
@@ -61,7 +60,8 @@ impl Threads {
     /// that have not by the deadline; they are left behind.
     pub(crate) fn join(&mut self, deadline: Instant) -> Vec<String> {
         self.running = None;
-        let all_ended = self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let all_ended = self.ended.recv_timeout(left) == Err(RecvTimeoutError::Disconnected);
         let mut left = Vec::new();
         for (thread, listed) in self.handles.drain(..) {
             if all_ended || thread.is_finished() {
@@ -114,12 +114,19 @@ impl Listed {
     }
 }
 
+#[cfg(not(target_family = "wasm"))]
 fn lower_priority(priority: u8) {
+    use thread_priority::{ThreadPriority, set_current_thread_priority};
+    use tracing::debug;
+
     let priority = priority.try_into().expect("the priority is below 100");
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
         debug!("failed to lower the priority of a thread: {error:?}");
     }
 }
+
+#[cfg(target_family = "wasm")]
+fn lower_priority(_priority: u8) {}
 
 #[cfg(test)]
 mod tests {

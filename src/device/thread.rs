@@ -9,11 +9,12 @@ use std::{
     rc::Rc,
     sync::{Arc, Mutex, OnceLock},
     thread::Builder,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_channel::{Receiver, Sender, bounded, unbounded};
 use async_executor::LocalExecutor;
+use bevy::platform::time::Instant;
 use candle_core::Device;
 use futures_lite::{FutureExt, future};
 use rayon::{ThreadPool, ThreadPoolBuilder};

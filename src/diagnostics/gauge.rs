@@ -1,9 +1,8 @@
 //! What is measured of one manager.
 
-use std::time::Instant;
-
 use bevy::{
     diagnostic::{Diagnostic, DiagnosticMeasurement, DiagnosticPath, DiagnosticsStore},
+    platform::time::Instant,
     prelude::*,
 };
 

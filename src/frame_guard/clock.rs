@@ -1,10 +1,8 @@
 //! The guard's clock: times as numbers that an atomic holds.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, Instant},
-};
+use std::{sync::LazyLock, time::Duration};
 
+use bevy::platform::time::Instant;
 /// It starts when it is first read.
 pub(super) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 

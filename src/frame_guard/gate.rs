@@ -5,10 +5,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use event_listener::{Event, listener};
 use futures_lite::future;
 

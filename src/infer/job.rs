@@ -4,10 +4,10 @@
 use std::num::NonZeroU32;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use futures_lite::{FutureExt, future};
 
 use super::{

@@ -1,8 +1,7 @@
 //! What arrives for the owner of a load: tensors, and at last the word that all are there.
 
 #[cfg(feature = "cuda")]
-use std::time::Instant;
-
+use bevy::platform::time::Instant;
 #[cfg(feature = "cuda")]
 use candle_core::cuda_backend::{WrapErr, cudarc::driver::DriverError};
 use candle_core::{Device, Tensor};

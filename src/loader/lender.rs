@@ -91,8 +91,9 @@ impl<B: Send + 'static> Lender<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
+    use bevy::platform::time::Instant;
     use crossbeam_channel::{Receiver, Sender, unbounded};
     use futures_lite::future::block_on;
 

@@ -1,12 +1,8 @@
 //! [`Readers`]: the threads that read files and clean up, so that no pool of Bevy's is ever held.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    thread::available_parallelism,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, sync::Arc, thread::available_parallelism, time::Duration};
 
+use bevy::platform::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased, unbounded};
 use tracing::warn;
 

@@ -6,9 +6,9 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
 
+use bevy::platform::time::Instant;
 use candle_core::Device;
 use tracing::debug;
 

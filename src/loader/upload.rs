@@ -4,9 +4,10 @@ use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     mem::{forget, take},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use bevy::platform::time::Instant;
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Storage, Tensor,
     backend::BackendDevice,

@@ -1,6 +1,8 @@
 //! [`Current`]: the load at hand, and then the model that it became.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
+
+use bevy::platform::time::Instant;
 
 use crate::{infer::JobId, loader::Gone, mailbox::Built, memory::Account};
 

@@ -1,7 +1,6 @@
 //! [`Inbox`]: the manager's end of its mailbox.
 
-use std::time::Instant;
-
+use bevy::platform::time::Instant;
 use crossbeam_channel::Receiver;
 
 #[cfg(feature = "test_kit")]
@@ -32,7 +31,8 @@ impl<P: Pipeline> Inbox<P> {
         if let Some(event) = self.tape.take_held() {
             return Some(event);
         }
-        self.events.recv_deadline(deadline).ok()
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.events.recv_timeout(left).ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {

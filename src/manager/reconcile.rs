@@ -1,8 +1,8 @@
 //! Once a frame: what is wanted against what is.
 
-use std::{any::type_name, sync::Arc, time::Instant};
+use std::{any::type_name, sync::Arc};
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use tracing::{debug, error};
 
 #[cfg(feature = "test_kit")]

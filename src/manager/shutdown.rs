@@ -1,8 +1,8 @@
 //! The end of the app: no frame follows, so the remaining edges are written at once.
 
-use std::{any::type_name, time::Instant};
+use std::any::type_name;
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use tracing::warn;
 
 use super::ModelManager;

@@ -1,8 +1,8 @@
 //! Giving memory back, and measuring what came back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 use candle_core::Device;
 
 use super::cpu;

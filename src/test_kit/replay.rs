@@ -1,11 +1,8 @@
 //! [`Replay`]: a recorded story, told again.
 
-use std::{
-    num::NonZeroU32,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, time::Duration};
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 
 use super::Logged;
 use crate::{Infer, ModelManager, Pipeline, manager::Happening, memory::arbitrate};

@@ -1,8 +1,8 @@
 //! [`run_until`], [`run_until_state`], [`wait_until`]: until something has happened; [`lose_devices`], [`break_devices`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bevy::prelude::*;
+use bevy::{platform::time::Instant, prelude::*};
 
 use crate::{LoaderService, ModelManager, ModelState, Pipeline};
 

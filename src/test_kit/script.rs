@@ -7,11 +7,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
-    time::Instant,
 };
 
 use super::Gate;
 use crate::{LoadError, ModelFiles, ModelSource, device::on_device_thread};
+use bevy::platform::time::Instant;
 
 /// A place in a model's life where a script can stop it, fail or panic.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -13,9 +13,10 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use bevy::platform::time::Instant;
 mod buffer;
 pub(crate) use buffer::DirectReads;
 use buffer::{AHEAD, Buffer, with_buffer};
