@@ -34,6 +34,7 @@ mod arrivals;
 mod batch;
 mod cast;
 mod devices;
+mod host_tensor;
 #[cfg(any(feature = "cuda", test))]
 mod lender;
 mod load;

@@ -3,8 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -12,12 +11,12 @@ use std::{
 use bevy::platform::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-/// Of the threads that compute, below the game's own: 50 is what a thread has by default, 25 is a niceness of 10 on
-/// Linux.
-pub(crate) const COMPUTES: u8 = 25;
+mod listed;
+mod priority;
 
-/// Of the threads that read, below those that compute: a job is not to wait for another model's load.
-pub(crate) const READS: u8 = 12;
+use listed::Listed;
+use priority::lower_priority;
+pub(crate) use priority::{COMPUTES, READS};
 
 /// Threads that end together.
 pub(crate) struct Threads {
@@ -92,41 +91,6 @@ pub(crate) fn cpu_time() -> Duration {
     #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     Duration::ZERO
 }
-
-/// Where the system lists a thread. Linux lets a join return a moment before the thread leaves the list,
-/// and a game that counts its threads after the end of the app should not see ours.
-#[derive(Default)]
-struct Listed(OnceLock<PathBuf>);
-
-impl Listed {
-    /// Called on the thread itself.
-    fn enter(&self) {
-        if let Ok(entry) = std::fs::read_link("/proc/thread-self") {
-            let _ = self.0.set(Path::new("/proc").join(entry));
-        }
-    }
-
-    fn wait_until_gone(&self, deadline: Instant) {
-        let is_listed = || self.0.get().is_some_and(|entry| entry.exists());
-        while is_listed() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
-    }
-}
-
-#[cfg(not(target_family = "wasm"))]
-fn lower_priority(priority: u8) {
-    use thread_priority::{ThreadPriority, set_current_thread_priority};
-    use tracing::debug;
-
-    let priority = priority.try_into().expect("the priority is below 100");
-    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
-        debug!("failed to lower the priority of a thread: {error:?}");
-    }
-}
-
-#[cfg(target_family = "wasm")]
-fn lower_priority(_priority: u8) {}
 
 #[cfg(test)]
 mod tests {

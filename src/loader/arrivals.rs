@@ -10,7 +10,7 @@ use futures_lite::future;
 use tracing::warn;
 
 use super::{
-    cast::HostTensor,
+    host_tensor::HostTensor,
     owner::{Arrived, HostNamed, ToOwner},
     plan::TensorPlan,
     weights::Weights,

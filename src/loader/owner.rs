@@ -12,7 +12,7 @@ use futures_lite::future;
 use super::staging::{Chunk, Stage};
 use super::{
     arrivals::collect,
-    cast::HostTensor,
+    host_tensor::HostTensor,
     load_steps::LoadSteps,
     plan::TensorPlan,
     progress::{LoadPhase, ProgressCell},

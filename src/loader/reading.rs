@@ -10,7 +10,8 @@ use candle_core::DType;
 
 use super::{
     batch::{Batch, CHUNK, chunks},
-    cast::{HostTensor, Scratch},
+    cast::Scratch,
+    host_tensor::HostTensor,
     owner::{Arrived, HostNamed, ToOwner},
     plan::{TensorPlan, sum},
     progress::ProgressCell,

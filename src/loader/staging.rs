@@ -9,7 +9,8 @@ use candle_core::DType;
 
 use super::{
     batch::{Batch, CHUNK, chunks},
-    cast::{HostTensor, Scratch, convert_bytes, widen_bytes},
+    cast::{Scratch, convert_bytes, widen_bytes},
+    host_tensor::HostTensor,
     lender::Lender,
     owner::{HostNamed, ToOwner},
     packing::{Cut, pack},
