@@ -9,7 +9,7 @@ use std::{
 };
 
 use bevy::platform::time::Instant;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 mod listed;
 mod priority;
@@ -59,8 +59,7 @@ impl Threads {
     /// that have not by the deadline; they are left behind.
     pub(crate) fn join(&mut self, deadline: Instant) -> Vec<String> {
         self.running = None;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let all_ended = self.ended.recv_timeout(left) == Err(RecvTimeoutError::Disconnected);
+        let all_ended = receive_by(&self.ended, deadline) == Err(RecvTimeoutError::Disconnected);
         let mut left = Vec::new();
         for (thread, listed) in self.handles.drain(..) {
             if all_ended || thread.is_finished() {
@@ -79,6 +78,19 @@ pub(crate) fn deadline_in(timeout: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(timeout)
         .unwrap_or_else(|| now + Duration::from_secs(86_400))
+}
+
+/// Waits for what comes next, until the deadline. On the web nothing comes while somebody waits, and the clock that
+/// channels read is not there.
+pub(crate) fn receive_by<T>(from: &Receiver<T>, deadline: Instant) -> Result<T, RecvTimeoutError> {
+    match from.try_recv() {
+        Ok(next) => Ok(next),
+        Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+        Err(TryRecvError::Empty) if cfg!(target_family = "wasm") => Err(RecvTimeoutError::Timeout),
+        Err(TryRecvError::Empty) => {
+            from.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        }
+    }
 }
 
 /// The processor's time that the calling thread has had; nothing where the system does not say.

@@ -3,6 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use bevy::platform::time::Instant;
+
 /// It starts when it is first read.
 pub(super) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 

@@ -1,6 +1,6 @@
-//! The conversion between number formats while reading, in plain bytes: tensors have buffers of their own, or share one.
+//! The conversion between number formats while reading, in plain bytes: some tensors have a buffer of their own, others share one.
 
-use bytemuck::{AnyBitPattern, NoUninit, cast_slice, cast_slice_mut};
+use bytemuck::{AnyBitPattern, cast_slice, cast_slice_mut};
 use candle_core::DType;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
@@ -82,56 +82,56 @@ impl Scratch {
     }
 }
 
-const _: () = {
-    const fn plain<T: NoUninit>() {}
-    plain::<f16>();
-    plain::<bf16>();
-};
-
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{super::host_tensor::HostTensor, *};
+    use super::*;
 
-    fn converted(stored: DType, bytes: &[u8], wanted: DType, elements: usize) -> Vec<f64> {
-        let mut tensor = HostTensor::reserve(wanted, elements).expect("memory");
-        tensor.grow_to(elements);
+    fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+        let file = safetensors::serialize([("a", tensor)], None).expect("bytes");
+        let file = safetensors::SafeTensors::deserialize(&file).expect("a file");
+        file.tensor("a").expect("the tensor").data().to_vec()
+    }
+
+    fn converted(stored: DType, bytes: &[u8], wanted: DType) -> Vec<u8> {
+        let elements = bytes.len() / stored.size_in_bytes();
+        let mut memory = vec![0_u64; elements];
+        let into = &mut cast_slice_mut(&mut memory)[..elements * wanted.size_in_bytes()];
         let mut scratch = Scratch::new();
-        if wanted.size_in_bytes() < stored.size_in_bytes() {
-            for (i, bytes) in bytes.chunks(Scratch::BYTES).enumerate() {
+        if into.len() < bytes.len() {
+            for (into, bytes) in into
+                .chunks_mut(BLOCK * wanted.size_in_bytes())
+                .zip(bytes.chunks(BLOCK * stored.size_in_bytes()))
+            {
                 let block = scratch.bytes_mut(bytes.len());
                 block.copy_from_slice(bytes);
-                tensor.convert(i * Scratch::BYTES / stored.size_in_bytes(), stored, block);
+                convert_bytes(into, wanted, stored, block);
             }
         } else {
-            tensor.tail_mut(0..elements, stored).copy_from_slice(bytes);
-            tensor.widen_tail(0..elements, stored, &mut scratch);
+            let tail = into.len() - bytes.len();
+            into[tail..].copy_from_slice(bytes);
+            widen_bytes(into, wanted, stored, &mut scratch);
         }
-        let tensor = tensor
-            .into_tensor(&[elements], &Device::Cpu)
-            .expect("a tensor");
-        tensor
-            .to_dtype(DType::F64)
-            .and_then(|tensor| tensor.to_vec1())
-            .expect("numbers")
+        into.to_vec()
     }
 
     #[test]
     fn every_float_becomes_every_float_as_candle_does_it() {
         let formats = [DType::F16, DType::BF16, DType::F32, DType::F64];
-        let values: Vec<f64> = (-5000..5000).map(|i| f64::from(i) * 0.37).collect();
+        let edges = [0.0, -0.0, 1e-40, -6e-8, 65_504.0, f64::INFINITY];
+        let values: Vec<f64> = (-5000..5000)
+            .map(|i| f64::from(i) * 0.37)
+            .chain(edges)
+            .collect();
         for stored in formats {
             let source = Tensor::from_slice(&values, values.len(), &Device::Cpu).expect("a tensor");
             let source = source.to_dtype(stored).expect("a cast");
-            let bytes = safetensors::serialize([("a", &source)], None).expect("bytes");
-            let data = safetensors::SafeTensors::deserialize(&bytes).expect("a file");
-            let data = data.tensor("a").expect("the tensor");
+            let bytes = bytes_of(&source);
             for wanted in formats {
-                let ours = converted(stored, data.data(), wanted, values.len());
-                let theirs = source.to_dtype(wanted).and_then(|t| t.to_dtype(DType::F64));
-                let theirs: Vec<f64> = theirs.and_then(|t| t.to_vec1()).expect("numbers");
-                assert_eq!(ours, theirs, "{stored:?} to {wanted:?}");
+                let theirs = bytes_of(&source.to_dtype(wanted).expect("a cast"));
+                let ours = converted(stored, &bytes, wanted);
+                assert!(ours == theirs, "{stored:?} to {wanted:?}");
             }
         }
     }

@@ -131,7 +131,7 @@ impl HostTensor {
         with_values!(self, values => of(values))
     }
 
-    pub(super) fn element_size(&self) -> usize {
+    fn element_size(&self) -> usize {
         self.dtype().size_in_bytes()
     }
 
@@ -242,5 +242,18 @@ mod tests {
             OTHER.store(other.as_mut_ptr(), Ordering::Relaxed);
             Some(other)
         });
+    }
+
+    #[test]
+    fn a_part_of_it_is_converted_and_nothing_around_it() {
+        let stored = [1.5_f32, -2.0, 0.25].map(f16::from_f32);
+        let bytes = bytemuck::bytes_of(&stored);
+        let mut tensor = HostTensor::reserve(DType::F32, 9).expect("memory");
+        tensor.grow_to(9);
+        tensor.convert(1, DType::F16, bytes);
+        tensor.tail_mut(5..8, DType::F16).copy_from_slice(bytes);
+        tensor.widen_tail(5..8, DType::F16, &mut Scratch::new());
+        let expected = [0.0, 1.5, -2.0, 0.25, 0.0, 1.5, -2.0, 0.25, 0.0];
+        assert_eq!(values(tensor), expected);
     }
 }

@@ -5,7 +5,7 @@ use crossbeam_channel::Receiver;
 
 #[cfg(feature = "test_kit")]
 use super::tape::{News, Tape};
-use crate::{Pipeline, machine::Facts, mailbox::Event};
+use crate::{Pipeline, machine::Facts, mailbox::Event, threads::receive_by};
 
 /// What workers have sent, in its order. Bounded by what the game has asked for: a load sends two events, a job
 /// two at most for each time that its model makes room.
@@ -31,8 +31,7 @@ impl<P: Pipeline> Inbox<P> {
         if let Some(event) = self.tape.take_held() {
             return Some(event);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.events.recv_timeout(left).ok()
+        receive_by(&self.events, deadline).ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -9,9 +9,10 @@ use std::{
     thread::{self, ThreadId},
 };
 
+use bevy::platform::time::Instant;
+
 use super::Gate;
 use crate::{LoadError, ModelFiles, ModelSource, device::on_device_thread};
-use bevy::platform::time::Instant;
 
 /// A place in a model's life where a script can stop it, fail or panic.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,5 +1,10 @@
 //! Which threads come first.
 
+#[cfg(not(target_family = "wasm"))]
+use thread_priority::{ThreadPriority, set_current_thread_priority};
+#[cfg(not(target_family = "wasm"))]
+use tracing::debug;
+
 /// Of the threads that compute, below the game's own: 50 is what a thread has by default, 25 is a niceness of 10 on
 /// Linux.
 pub(crate) const COMPUTES: u8 = 25;
@@ -9,14 +14,12 @@ pub(crate) const READS: u8 = 12;
 
 #[cfg(not(target_family = "wasm"))]
 pub(super) fn lower_priority(priority: u8) {
-    use thread_priority::{ThreadPriority, set_current_thread_priority};
-    use tracing::debug;
-
     let priority = priority.try_into().expect("the priority is below 100");
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
         debug!("failed to lower the priority of a thread: {error:?}");
     }
 }
 
+/// The web has no threads to lower.
 #[cfg(target_family = "wasm")]
 pub(super) fn lower_priority(_priority: u8) {}

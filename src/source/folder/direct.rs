@@ -17,7 +17,9 @@ use std::{
 };
 
 use bevy::platform::time::Instant;
+
 mod buffer;
+
 pub(crate) use buffer::DirectReads;
 use buffer::{AHEAD, Buffer, with_buffer};
 
