@@ -13,7 +13,7 @@
 //! Small blocks would be in the way, since glibc keeps those for the thread that frees them: they are taken elsewhere.
 //!
 //! All of this only holds places in glibc's heap: no page of it is touched but for a few headers, and nobody else's
-//! allocator hears of it.
+//! allocator hears of it. Where another one has taken glibc's place, nothing of it is done.
 
 use std::ops::Range;
 

@@ -1,6 +1,13 @@
 //! A block of glibc's heap that only keeps its place, and gives the pages inside back to the system.
 
-use std::{hint::black_box, ops::Range, ptr::NonNull};
+use std::{
+    ffi::{CStr, c_void},
+    hint::black_box,
+    mem::MaybeUninit,
+    ops::Range,
+    ptr::NonNull,
+    sync::LazyLock,
+};
 
 use crate::memory::cpu::HUGE;
 
@@ -9,7 +16,7 @@ const PIECE: usize = 4 * HUGE;
 
 /// A block of the heap in which nothing is ever written.
 pub(super) struct Placeholder {
-    address: NonNull<libc::c_void>,
+    address: NonNull<c_void>,
     bytes: usize,
 }
 
@@ -18,7 +25,11 @@ pub(super) struct Placeholder {
 unsafe impl Send for Placeholder {}
 
 impl Placeholder {
+    /// Nothing where `malloc` is not glibc's: this is about how that one keeps its blocks.
     pub(super) fn take(bytes: usize) -> Option<Self> {
+        if !*IS_GLIBCS {
+            return None;
+        }
         #[expect(
             unsafe_code,
             reason = "this very heap is wanted, whatever allocator the game has"
@@ -107,6 +118,25 @@ impl Drop for Placeholder {
             libc::free(self.address.as_ptr());
         }
     }
+}
+
+/// Whether glibc itself answers to `malloc`. A game may be started with another in its place, and sanitizers bring their
+/// own.
+static IS_GLIBCS: LazyLock<bool> =
+    LazyLock::new(|| library_of(c"malloc") == library_of(c"gnu_get_libc_version"));
+
+/// Where the library begins that has this symbol for the whole process; nothing where all of it is one program.
+fn library_of(symbol: &CStr) -> Option<NonNull<c_void>> {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    #[expect(unsafe_code, reason = "the dynamic linker has no safe wrapper")]
+    // SAFETY: the name ends with a zero byte, the address is only looked up, and what is written is plain pointers, for
+    // which zeros are fine, too.
+    let found = unsafe {
+        let address = libc::dlsym(libc::RTLD_DEFAULT, symbol.as_ptr());
+        libc::dladdr(address, found.as_mut_ptr());
+        found.assume_init()
+    };
+    NonNull::new(found.dli_fbase)
 }
 
 pub(super) fn page_size() -> usize {
