@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does to the scenes what people do: keys and clicks in every state, held keys, other window sizes, a window that is
-# closed while a model comes or works, a model that is not there. A scene has to play its script to the end, and has to
-# be gone soon after its window.
+# closed while a model comes, works or goes, a model that is not there. A scene has to play its script to the end, and
+# has to be gone soon after its window.
 #
 #   tools/try_scenes.sh             # all cases; PROFILE=dev for a build that is there sooner
 #   tools/try_scenes.sh held queue  # some
@@ -83,11 +83,13 @@ try_without_display() {
 }
 
 cases=("$@")
-[[ $# -gt 0 ]] || cases=(display states held resize queue close_generating close_loading close_writing stage_keys stage_resize retry)
+[[ $# -gt 0 ]] || cases=(display states held resize queue close_generating close_loading close_unloading close_writing stage_keys stage_resize retry)
 for case in "${cases[@]}"; do
   case $case in
     display) try_without_display '' && try_without_display :4711 ;;
     close_loading | stage_*) try "$case" frame_stage ;;
+    # The release may be done before the end is.
+    close_unloading) released='(nothing|[1-9][0-9.]* MB)' try "$case" frame_stage ;;
     # There is nothing yet.
     close_writing) released=nothing try "$case" frame_stage ;;
     retry) try_retry ;;
