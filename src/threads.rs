@@ -56,9 +56,12 @@ impl Threads {
     }
 
     /// Waits until all have ended, which somebody must have asked them for. Returns the names of those
-    /// that have not by the deadline; they are left behind.
+    /// that have not by the deadline; they are left behind, and not waited for again.
     pub(crate) fn join(&mut self, deadline: Instant) -> Vec<String> {
         self.running = None;
+        if self.handles.is_empty() {
+            return Vec::new();
+        }
         let all_ended = receive_by(&self.ended, deadline) == Err(RecvTimeoutError::Disconnected);
         let mut left = Vec::new();
         for (thread, listed) in self.handles.drain(..) {
@@ -118,6 +121,12 @@ mod tests {
         assert_eq!(
             threads.join(Instant::now() + Duration::from_millis(10)),
             ["stuck"]
+        );
+        let again = Instant::now();
+        assert!(threads.join(again + Duration::from_secs(60)).is_empty());
+        assert!(
+            again.elapsed() < Duration::from_secs(30),
+            "it was waited for"
         );
         drop(open);
     }
