@@ -37,6 +37,7 @@ pub(crate) use reconcile::reconcile;
 pub use residency::Residency;
 pub(crate) use shutdown::{let_go, wait_for_memory};
 pub use status::ModelStatus;
+pub(crate) use stay::post_residency;
 #[cfg(feature = "test_kit")]
 pub use tape::{Happening, News};
 use wishes::Wishes;
@@ -247,6 +248,11 @@ impl<P: Pipeline> ModelManager<P> {
     /// Returns what is wanted, or else what was there last.
     pub(crate) fn last_source(&self) -> Option<&ModelSource> {
         self.wishes.wanted().or_else(|| self.wishes.current())
+    }
+
+    /// Returns the state that the machine is in, whatever an inspector has written into what is shown.
+    pub(crate) fn actual_state(&self) -> ModelState {
+        self.machine.state()
     }
 
     /// Whether the app ends.

@@ -1,6 +1,6 @@
 //! [`CandlePlugin`] and [`ModelPlugin`].
 
-use std::{marker::PhantomData, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{fmt, marker::PhantomData, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 #[cfg(not(target_family = "wasm"))]
 use bevy::asset::{AssetPlugin, io::file::FileAssetReader};
@@ -14,7 +14,8 @@ use crate::{
     infer::deliver,
     kinds::ModelKinds,
     loader::LoaderService,
-    manager::{let_go, reconcile, wait_for_memory},
+    manager::{let_go, post_residency, reconcile, wait_for_memory},
+    memory::arbitrate,
     reflect::{register_kind, register_types},
     schedule::{EnterFirstStates, ModelLifecycle, ShutdownTimeout, add_schedules},
     signal::{Alarm, Signal, WakeUp},
@@ -207,6 +208,18 @@ impl<P: Pipeline> Default for ModelPlugin<P> {
     }
 }
 
+impl<P: Pipeline> fmt::Debug for ModelPlugin<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelPlugin")
+            .field("device", &self.device)
+            .field("keep_alive", &self.keep_alive)
+            .field("keep_parked", &self.keep_parked)
+            .field("priority", &self.priority)
+            .field("pinned", &self.pinned)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<P: Pipeline> Plugin for ModelPlugin<P> {
     fn build(&self, app: &mut App) {
         if !app.is_plugin_added::<CandleCore>() {
@@ -234,6 +247,9 @@ impl<P: Pipeline> Plugin for ModelPlugin<P> {
                 ModelLifecycle,
                 (
                     deliver::<P>.in_set(CandleSystems::Deliver),
+                    post_residency::<P>
+                        .after(CandleSystems::Deliver)
+                        .before(arbitrate),
                     reconcile::<P>.in_set(CandleSystems::Reconcile),
                     mirror::<P>.in_set(CandleSystems::Transition),
                 ),

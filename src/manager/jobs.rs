@@ -108,7 +108,6 @@ impl<P: Pipeline> ModelManager<P> {
         if !ends.is_empty() {
             self.note_use();
         }
-        self.post_residency();
         // Before anybody chooses who makes room: a model with jobs is not idle.
         self.hand_over_jobs();
         ends

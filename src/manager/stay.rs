@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bevy::prelude::*;
+
 use super::ModelManager;
 use crate::{
     ModelSource, ModelState, Pipeline, Standing, TransitionReason,
@@ -13,6 +15,13 @@ use crate::{
 /// Whether a model is parked, and the last of its jobs has ended.
 pub(super) fn is_parked(account: &Account) -> bool {
     account.standing() == Standing::Parked && account.jobs() == 0
+}
+
+/// Tells the books before memory is granted, also what observers have asked for in this frame.
+pub(crate) fn post_residency<P: Pipeline>(manager: Option<Res<ModelManager<P>>>) {
+    if let Some(manager) = manager {
+        manager.post_residency();
+    }
 }
 
 impl<P: Pipeline> ModelManager<P> {
@@ -95,7 +104,7 @@ impl<P: Pipeline> ModelManager<P> {
     pub(super) fn ended(&self) -> Option<Ended> {
         let parked = |account: &&Arc<Account>| account.standing() == Standing::Parked;
         if let Some(parked) = self.current.parking.as_ref().filter(parked) {
-            let is_quiet = is_parked(parked) && self.received.is_empty();
+            let is_quiet = is_parked(parked) && self.received.is_empty() && !self.is_releasing();
             return is_quiet.then_some(Ended::Released);
         }
         let gone = self.current.gone.as_ref().filter(|_| !self.is_releasing());

@@ -225,12 +225,12 @@ impl Account {
         grant
     }
 
-    /// The account as the arbiter sees it.
+    /// The account as the arbiter sees it. What the game has just let go of is on its way.
     pub(super) fn tenant(&self) -> Tenant {
-        let standing = if self.is_evicted() {
-            Standing::Leaving
-        } else {
-            self.standing()
+        let standing = match self.standing() {
+            Standing::Loading | Standing::Loaded if !self.is_wanted() => Standing::Leaving,
+            _ if self.is_evicted() => Standing::Leaving,
+            standing => standing,
         };
         Tenant {
             standing,

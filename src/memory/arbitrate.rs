@@ -116,18 +116,22 @@ fn settle(waiter: Waiter, verdict: Verdict, ledger: &Arc<Ledger>) -> Option<Wait
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::unbounded;
+    use crossbeam_channel::{Receiver, unbounded};
 
     use super::*;
-    use crate::{Standing, lifeline::Lifeline, memory::Holder};
+    use crate::{
+        Standing,
+        lifeline::{Lifeline, Watch},
+        memory::Holder,
+    };
 
-    #[test]
-    fn nobody_makes_room_for_a_load_that_is_not_wanted_any_more() {
+    /// Opens the books of models that share a budget.
+    fn accounts<const N: usize>(budget: u64, names: [&str; N]) -> (World, [Arc<Account>; N]) {
         let mut world = World::new();
         world.init_resource::<ResourceManager>();
         let mut memory = world.resource_mut::<ResourceManager>();
-        memory.configure(DeviceChoice::Cpu, Some(8));
-        let [idle, load] = ["idle", "load"].map(|name| {
+        memory.configure(DeviceChoice::Cpu, Some(budget));
+        let accounts = names.map(|name| {
             let slot = memory.add_slot();
             memory.open_account(Holder {
                 slot,
@@ -136,16 +140,47 @@ mod tests {
                 device: DeviceChoice::Cpu,
             })
         });
+        (world, accounts)
+    }
+
+    /// Has a model loaded, until what is returned is dropped.
+    fn hold(account: &Arc<Account>, bytes: u64, watch: &Watch) -> Receiver<Answer> {
+        let (keep, kept) = unbounded();
+        account.claim(bytes, watch.clone(), move |answer| {
+            drop(keep.send(answer));
+        });
+        account.set_bytes(bytes);
+        account.set_standing(Standing::Loaded);
+        kept
+    }
+
+    #[test]
+    fn nobody_makes_room_for_a_load_that_is_not_wanted_any_more() {
+        let (mut world, [idle, load]) = accounts(8, ["idle", "load"]);
         let (_lifeline, watch) = Lifeline::new();
-        let (keep, _kept) = unbounded();
-        idle.claim(8, watch.clone(), move |answer| drop(keep.send(answer)));
-        idle.set_bytes(8);
-        idle.set_standing(Standing::Loaded);
+        let _held = hold(&idle, 8, &watch);
         load.claim(8, watch, drop);
         for (wanted, makes_room) in [(false, false), (true, true)] {
             load.set_wanted(wanted);
             world.run_system_cached(arbitrate).expect("it runs");
             assert_eq!(idle.is_evicted(), makes_room);
         }
+    }
+
+    #[test]
+    fn a_model_that_the_game_has_let_go_counts_as_room_on_its_way() {
+        let (mut world, [pinned, idle, load]) = accounts(12, ["pinned", "idle", "load"]);
+        let (_lifeline, watch) = Lifeline::new();
+        let _held = [hold(&pinned, 8, &watch), hold(&idle, 4, &watch)];
+        pinned.set_residency(true, 0);
+        pinned.set_wanted(false);
+        let (tell, told) = unbounded();
+        load.claim(8, watch, move |answer| drop(tell.send(answer)));
+        world.run_system_cached(arbitrate).expect("it runs");
+        assert!(told.is_empty(), "it waits");
+        assert!(!idle.is_evicted(), "nobody else goes");
+        pinned.set_wanted(true);
+        world.run_system_cached(arbitrate).expect("it runs");
+        assert!(matches!(told.try_recv(), Ok(Answer::OverBudget(_))));
     }
 }

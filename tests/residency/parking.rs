@@ -261,3 +261,20 @@ fn a_lowered_budget_takes_parked_models_first() {
     });
     assert_eq!(state::<0>(app.world()), ModelState::Loaded);
 }
+
+#[test]
+fn idle_shows_when_a_parked_model_that_goes_has_given_its_memory_back() {
+    let gate = Gate::closed();
+    let x = FakeModel::new("x").gate(Place::Drop, &gate);
+    let mut app = parking(64 * MIB, 1);
+    load::<0>(&mut app, &x);
+    switch::<0>(&mut app, &FakeModel::new("a"));
+    ask::<0>(&mut app, &FakeModel::new("b"));
+    run_until(&mut app, "the end of x", |_| gate.waiting() == 1);
+    frames(&mut app, 10);
+    assert_eq!(state::<0>(app.world()), ModelState::Unloading);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!(in_use(&app), 4 * MIB, "that of a");
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
+}
