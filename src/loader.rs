@@ -21,7 +21,7 @@ use candle_core::DType;
 
 use crate::{
     CandlePlugin, DeviceChoice, LoadError, ModelSource, Pipeline, ResourceManager,
-    device::DeviceThread,
+    device::{DeviceThread, IS_SUPPORTED},
     frame_guard::Rest,
     kinds::kind_name,
     lifeline::{Lifeline, Watch},
@@ -45,11 +45,13 @@ mod packing;
 #[cfg(feature = "cuda")]
 mod pinned;
 mod plan;
+mod plan_files;
 mod progress;
 mod readers;
 mod reading;
 mod safetensors;
 mod shards;
+mod shares;
 #[cfg(feature = "cuda")]
 mod staging;
 mod task;
@@ -65,6 +67,7 @@ pub use load_steps::LoadSteps;
 pub use plan::Plan;
 pub use progress::{LoadPhase, Progress};
 use readers::Readers;
+pub(crate) use readers::drop_apart;
 pub(crate) use ticket::Gone;
 
 /// Starts loads, and owns the threads that they need: the readers, and one for each device.
@@ -74,8 +77,8 @@ pub(crate) use ticket::Gone;
 /// [`ModelManager`](crate::ModelManager) instead, which starts a load here, and cancels it by letting go of it.
 #[derive(Resource)]
 pub struct LoaderService {
-    /// Ends all loads of the app. The first field: a world that is torn down drops resources in any
-    /// order, and the threads can only be joined when nothing is wanted of them any more.
+    /// Ends all loads of the app. A world that is torn down drops resources in any order, and the threads can only be
+    /// joined when nothing is wanted of them any more.
     app: (Lifeline, Watch),
     /// The folder that relative model paths start at.
     root: PathBuf,
@@ -123,7 +126,7 @@ impl LoaderService {
     }
 
     fn readers(&mut self) -> Result<&Arc<Readers>, LoadError> {
-        if cfg!(any(target_family = "wasm", target_os = "android")) {
+        if !IS_SUPPORTED {
             return Err(LoadError::Unsupported);
         }
         let running = match self.readers.take() {
@@ -204,6 +207,14 @@ impl LoaderService {
         if let Some(readers) = &mut readers {
             readers.join(deadline);
         }
+    }
+}
+
+/// A world that is torn down without an end of its app, or a service that is replaced.
+impl Drop for LoaderService {
+    fn drop(&mut self) {
+        self.app = Lifeline::new();
+        self.end(deadline_in(self.shutdown_timeout));
     }
 }
 

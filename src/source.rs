@@ -12,11 +12,13 @@ use candle_core::DType;
 use crate::LoadError;
 
 mod folder;
+mod held;
 mod id;
 mod json;
 mod memory;
 mod variant;
 pub(crate) use folder::{DirectReads, FolderFiles, checked as checked_name};
+use held::HeldFiles;
 pub use id::ModelId;
 pub use json::read_json;
 pub(crate) use json::read_small;
@@ -96,7 +98,8 @@ pub trait ModelFiles: Send + Sync {
     fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError>;
 
     /// Fills `buf`, in which nothing was written yet, and returns it; nothing where only
-    /// [`read_at`](Self::read_at) can, or can say why not. Spares large loads a pass over their memory.
+    /// [`read_at`](Self::read_at) can, or can say why not. Spares large loads a pass over their memory. Only folders have it:
+    /// a wrapper of other files does without.
     #[doc(hidden)]
     fn read_new<'buf>(
         &self,
@@ -132,18 +135,16 @@ pub struct ModelSource {
 #[derive(Clone)]
 enum Place {
     Folder(Arc<Path>),
-    Files {
-        id: Arc<str>,
-        files: Arc<dyn ModelFiles>,
-    },
+    Files { id: Arc<str>, files: HeldFiles },
 }
 
 impl ModelSource {
-    /// Takes the files from anywhere. The id tells two such sources apart.
+    /// Takes the files from anywhere. The id tells two such sources apart. A source that is let go drops its files on a
+    /// thread of this crate, while an app with models runs.
     pub fn files(id: impl Into<String>, files: Arc<dyn ModelFiles>) -> Self {
         Self::at(Place::Files {
             id: id.into().into(),
-            files,
+            files: HeldFiles::new(files),
         })
     }
 
@@ -191,7 +192,7 @@ impl ModelSource {
     pub(crate) fn open(&self, root: &Path) -> Arc<dyn ModelFiles> {
         let files = match &self.place {
             Place::Folder(path) => Arc::new(FolderFiles::new(root.join(path))),
-            Place::Files { files, .. } => files.clone(),
+            Place::Files { files, .. } => files.get().clone(),
         };
         match &self.variant {
             Some(variant) => Arc::new(VariantFiles::new(files, variant.clone())),

@@ -4,6 +4,8 @@ mod support {
     pub mod kinds;
 }
 
+use std::thread::available_parallelism;
+
 use TransitionReason as R;
 use bevy::prelude::*;
 use bevy_candle::{
@@ -370,4 +372,21 @@ fn a_budget_that_is_lowered_during_a_load_lets_it_finish_and_go() {
     run_until_kind::<0>(&mut app, ModelState::Loaded);
     run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(in_use(&app), 0);
+}
+
+#[test]
+fn a_load_does_not_stand_behind_one_whose_files_do_not_answer() {
+    let gate = Gate::closed();
+    // Each tensor is a batch of its own, and there are more than readers.
+    let stuck = FakeModel::new("stuck")
+        .tensors(8, 2 << 20)
+        .gate_reads(&gate);
+    let mut app = app(128 * MIB);
+    ask::<0>(&mut app, &stuck);
+    let readers = available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4));
+    run_until(&mut app, "all its readers", |_| gate.waiting() == readers);
+    load::<1>(&mut app, &FakeModel::new("b"));
+    assert_eq!(state::<0>(app.world()), ModelState::Loading);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
 }

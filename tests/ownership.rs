@@ -6,6 +6,8 @@
 #[path = "support/allocator.rs"]
 mod allocator;
 
+use std::sync::Arc;
+
 use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
@@ -69,6 +71,7 @@ fn models_live_and_die_on_the_device_thread() {
     a_failed_build(&mut app);
     a_panicking_build(&mut app);
     a_cancel_while_reading(&mut app);
+    replaced_files_in_memory(&mut app);
     drop(app);
     a_dropped_world();
     assert_eq!(
@@ -183,6 +186,48 @@ fn a_despawned_job(app: &mut App) {
         &model,
         &[Place::Build, Place::WarmUp, Place::Infer, Place::Drop],
     );
+}
+
+/// A model's files in memory, and one that nobody reads.
+struct InMemory {
+    files: Arc<dyn ModelFiles>,
+    _more: Vec<u8>,
+}
+
+impl ModelFiles for InMemory {
+    fn names(&self) -> Result<Vec<String>, LoadError> {
+        self.files.names()
+    }
+
+    fn len(&self, name: &str) -> Result<u64, LoadError> {
+        self.files.len(name)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buf: &mut [u8]) -> Result<(), LoadError> {
+        self.files.read_at(name, offset, buf)
+    }
+}
+
+fn replaced_files_in_memory(app: &mut App) {
+    let before = allocator::large_bytes();
+    let model = FakeModel::new("i");
+    let files = InMemory {
+        files: model.files(),
+        _more: vec![1; 1 << 20],
+    };
+    let source = ModelSource::files("in memory", Arc::new(files));
+    app.world_mut()
+        .resource_mut::<ModelManager<Fake>>()
+        .load(source);
+    run_until_state::<Fake>(app, ModelState::Loaded);
+    load(app, &FakeModel::new("j"));
+    run_until_state::<Fake>(app, ModelState::Idle);
+    run_until_state::<Fake>(app, ModelState::Loaded);
+    app.world_mut()
+        .resource_mut::<ModelManager<Fake>>()
+        .unload();
+    run_until_state::<Fake>(app, ModelState::Idle);
+    assert_bytes_return(before, "the files of a model that was replaced");
 }
 
 fn a_failed_build(app: &mut App) {

@@ -3,6 +3,7 @@
 
 mod support {
     pub mod kinds;
+    pub mod stops;
 }
 
 use std::thread;
@@ -13,7 +14,7 @@ use bevy_candle::{
     prelude::*,
     test_kit::{Fake, FakeModel, FakeRequest, Gate, Place, run_until, run_until_state, wait_until},
 };
-use support::kinds::*;
+use support::{kinds::*, stops::stopping};
 
 fn count(model: &FakeModel, place: Place) -> usize {
     let log = model.log();
@@ -258,4 +259,18 @@ fn many_apps_load_and_unload_at_once() {
             scope.spawn(move || cycle(number));
         }
     });
+}
+
+#[test]
+fn a_plan_ends_at_its_next_read_where_nobody_wants_it_any_more() {
+    let gate = Gate::closed();
+    let source = stopping(&FakeModel::new("a"), &gate);
+    let mut app = app(64 * MIB);
+    manager::<0>(&mut app).load(source);
+    run_until(&mut app, "the first read", |_| gate.waiting() == 1);
+    manager::<0>(&mut app).cancel();
+    // Before the read, and after it.
+    gate.let_pass(2);
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    assert_eq!((gate.passed(), gate.waiting()), (2, 0));
 }

@@ -31,7 +31,7 @@ use super::BoxedSource;
 pub enum LoadError {
     /// The model's folder does not exist, or is no folder.
     #[error(
-        "the model folder `{folder}` does not exist; relative paths start at the app's asset folder"
+        "the model folder `{folder}` does not exist, or is no folder; relative paths start at the app's asset folder"
     )]
     FolderMissing {
         /// The folder as it was looked for.

@@ -34,21 +34,21 @@ impl Devices {
 
     /// Takes the settings of the app.
     pub(super) fn configure(&mut self, plugin: &CandlePlugin) {
-        self.default = plugin.device.resolve();
+        self.default = plugin.device;
         self.workers = plugin.threads;
         self.shutdown_timeout = plugin.shutdown_timeout;
     }
 
     /// Has a device opened with the app.
     pub(super) fn add(&mut self, device: DeviceChoice) {
-        self.others.push(device.resolve());
+        self.others.push(device);
     }
 
     /// Starts the threads of all devices that are known by now.
     pub(super) fn open(&mut self, memory: &mut ResourceManager) -> Result<(), LoadError> {
-        self.thread(self.default, memory)?;
+        self.thread(self.default.resolve(), memory)?;
         for device in std::mem::take(&mut self.others) {
-            self.thread(device, memory)?;
+            self.thread(device.resolve(), memory)?;
         }
         Ok(())
     }

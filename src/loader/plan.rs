@@ -1,18 +1,18 @@
 //! [`Plan`]: everything about a model that is known before its weights are read.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
+use candle_core::{DType, Shape};
+use candle_nn::VarBuilder;
 
 use super::{
     safetensors::{read_header, readable},
     shards::{Shards, Weights, find_weights},
 };
 use crate::{DeviceChoice, LoadError, ModelFiles};
+
+mod dry_run;
+use dry_run::HeadersOnly;
 
 /// What [`Pipeline::plan`](crate::Pipeline::plan) returns: the configuration, and which weights to read.
 ///
@@ -39,6 +39,8 @@ use crate::{DeviceChoice, LoadError, ModelFiles};
 pub struct Plan<C> {
     config: C,
     files: Vec<Arc<str>>,
+    /// How many tensors the headers list, wanted or not.
+    listed: usize,
     tensors: BTreeMap<Arc<str>, TensorPlan>,
     formats: FormatCheck,
 }
@@ -46,7 +48,7 @@ pub struct Plan<C> {
 /// Refuses number formats on a device.
 type FormatCheck = fn(DType, DeviceChoice) -> Result<(), LoadError>;
 
-/// The most tensors of one model, over all its files.
+/// The most tensors of one model, over all its files, whether anybody asks for them or not.
 const MAX_TENSORS: usize = 200_000;
 
 /// One tensor to read.
@@ -103,6 +105,7 @@ impl<C> Plan<C> {
         Self {
             config,
             files: Vec::new(),
+            listed: 0,
             tensors: BTreeMap::new(),
             formats: |_, _| Ok(()),
         }
@@ -155,7 +158,8 @@ impl<C> Plan<C> {
         let header = read_header(files, file)?;
         let file: Arc<str> = file.into();
         let tensors = header.tensors.tensors();
-        if self.tensors.len() + tensors.len() > MAX_TENSORS {
+        self.listed += tensors.len();
+        if self.listed > MAX_TENSORS {
             let reason =
                 format!("with the files before it, it has more than {MAX_TENSORS} tensors");
             return Err(LoadError::header(&file, reason));
@@ -187,21 +191,19 @@ impl<C> Plan<C> {
     /// Runs `build` over the headers, with tensors that have a shape and no memory, and keeps only what
     /// it asked for. What `build` returns is dropped.
     ///
+    /// [`Pipeline::build`](crate::Pipeline::build) then asks for the same tensors, each as often as here: one that was asked for
+    /// less is an error there. The format that the weights run in is not known yet, and `vb.dtype()` is a stand-in:
+    /// what depends on it belongs into [`formats`](Self::formats).
+    ///
     /// # Errors
     /// [`LoadError::MissingTensor`] and [`LoadError::WrongShape`], and what `build` itself says.
     pub fn check<T, E: Into<LoadError>>(
         mut self,
         build: impl FnOnce(&C, VarBuilder<'static>) -> Result<T, E>,
     ) -> Result<Self, LoadError> {
-        let asked = Arc::new(Mutex::new(BTreeMap::new()));
-        let backend = HeadersOnly {
-            tensors: std::mem::take(&mut self.tensors),
-            files: self.files.join(", "),
-            asked: asked.clone(),
-        };
-        let weights = VarBuilder::from_backend(Box::new(backend), RUN_DTYPE, Device::Cpu);
-        build(&self.config, weights).map_err(Into::into)?;
-        self.tensors = std::mem::take(&mut *asked.lock().unwrap_or_else(PoisonError::into_inner));
+        let tensors = std::mem::take(&mut self.tensors);
+        let build = |vb| build(&self.config, vb).map_err(Into::into);
+        self.tensors = HeadersOnly::asked(tensors, &self.files, build)?;
         Ok(self)
     }
 
@@ -236,64 +238,11 @@ pub(super) fn check_shape(name: &str, expected: &Shape, found: &[usize]) -> Resu
     })
 }
 
-/// Stands for the run's own format while a plan is checked: nobody asks for it otherwise.
-const RUN_DTYPE: DType = DType::F64;
-
-/// Answers with shapes, and remembers what was asked for.
-struct HeadersOnly {
-    tensors: BTreeMap<Arc<str>, TensorPlan>,
-    files: String,
-    asked: Arc<Mutex<BTreeMap<Arc<str>, TensorPlan>>>,
-}
-
-impl HeadersOnly {
-    fn find(&self, name: &str) -> Result<&TensorPlan, LoadError> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| LoadError::MissingTensor {
-                tensor: name.into(),
-                files: self.files.clone(),
-            })
-    }
-
-    fn ask(&self, name: &str, dtype: DType) -> candle_core::Result<Tensor> {
-        let known = self.find(name)?;
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let tensor = asked.entry(name.into()).or_insert_with(|| known.clone());
-        tensor.uses = Some(tensor.uses.unwrap_or_default() + 1);
-        if dtype.is_float() && dtype != RUN_DTYPE {
-            tensor.wanted = Some(dtype);
-        }
-        Tensor::zeros((), dtype, &Device::Cpu)?.broadcast_as(known.shape.as_slice())
-    }
-}
-
-impl SimpleBackend for HeadersOnly {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: Init,
-        dtype: DType,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        check_shape(name, &shape, &self.find(name)?.shape)?;
-        self.ask(name, dtype)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
-        self.ask(name, dtype)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
+    use candle_core::{Device, Tensor};
     use candle_nn::linear;
 
     use super::*;
@@ -394,5 +343,24 @@ mod tests {
             .check(|(), vb| vb.get((262_144, 1_048_576), "big"))
             .expect("a terabyte of nothing");
         assert_eq!(plan.into_parts().1["big"].run_bytes(DType::F32), 1 << 40);
+    }
+
+    #[test]
+    fn tensors_that_nobody_asks_for_count_against_the_limit() {
+        let tensor = |i| format!(r#""{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        let tensors: Vec<_> = (0..MAX_TENSORS / 2 - 1).map(tensor).collect();
+        let header = format!("{{{}}}", tensors.join(","));
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        let index = r#"{"weight_map": {"a": "1", "b": "2", "c": "3"}}"#;
+        let files = MemoryFiles::new([
+            ("m.safetensors.index.json", index.as_bytes().to_vec()),
+            ("1", file.clone()),
+            ("2", file.clone()),
+            ("3", file),
+        ]);
+        let refused = Plan::new(()).weights(&files, "m.safetensors");
+        let error = refused.expect_err("too many").to_string();
+        assert!(error.contains("`3`") && error.contains("200000"), "{error}");
     }
 }

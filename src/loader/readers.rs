@@ -1,6 +1,11 @@
 //! [`Readers`]: the threads that read files and clean up, so that no pool of Bevy's is ever held.
 
-use std::{convert::Infallible, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use bevy::platform::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select_biased, unbounded};
@@ -16,6 +21,9 @@ use crate::{
 
 /// The readers of all apps of the process.
 static RUNNING: Shared<(), Readers> = Shared::new();
+
+/// The line of the last readers' cleaner.
+static CLEANER: Mutex<Option<Sender<Work>>> = Mutex::new(None);
 
 pub(super) type Work = Box<dyn FnOnce() + Send>;
 
@@ -39,6 +47,11 @@ impl ReaderHandle {
     /// Runs `work` on a reader, in the order of the calls.
     pub(crate) fn submit(&self, work: impl FnOnce() + Send + 'static) {
         let _ = self.reads.send(Box::new(work));
+    }
+
+    /// Whether work stands in line.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.reads.is_empty() || !self.resumed.is_empty()
     }
 
     /// Goes on with work that has begun and had to wait, before any that has not.
@@ -79,6 +92,15 @@ impl ReaderHandle {
     }
 }
 
+/// Drops what may be large on the thread that cleans up, while there is one.
+pub(crate) fn drop_apart<T: Send + 'static>(value: T) {
+    let cleaner = CLEANER.lock().unwrap_or_else(PoisonError::into_inner);
+    let cleaner = cleaner.clone();
+    if let Some(cleaner) = cleaner {
+        let _ = cleaner.send(Box::new(move || drop(value)));
+    }
+}
+
 impl Readers {
     pub(crate) fn shared(shutdown_timeout: Duration) -> Result<Arc<Self>, LoadError> {
         RUNNING.get((), |_| true, drop, || Self::start(shutdown_timeout))
@@ -104,6 +126,7 @@ impl Readers {
                 .spawn(name, priority, move || run_all(&queues, &stopped))
                 .map_err(|source| LoadError::Threads { source })?;
         }
+        *CLEANER.lock().unwrap_or_else(PoisonError::into_inner) = Some(clean_ups.clone());
         Ok(Self {
             handle: ReaderHandle {
                 reads,
@@ -140,9 +163,15 @@ impl Drop for Readers {
     }
 }
 
-/// As many as hide the latency of a disk, with one more than two cores: it waits while the others copy.
-pub(super) fn count() -> usize {
+/// How many read one load: as many as hide the latency of a disk, with one more than two cores, which waits while the
+/// others copy.
+pub(super) fn count_of_one_load() -> usize {
     available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
+}
+
+/// One more: a load whose files do not answer does not hold the others.
+pub(super) fn count() -> usize {
+    count_of_one_load() + 1
 }
 
 /// Runs the work of two queues, the first one's first.

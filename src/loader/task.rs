@@ -12,9 +12,11 @@ use super::{
     batch::{batches, gets_huge_pages},
     owner::{OwnerLink, ToOwner},
     plan::{TensorPlan, sum},
+    plan_files::PlanFiles,
     progress::{LoadPhase, ProgressCell},
     readers::ReaderHandle,
-    reading::{Reading, Share, read_batch},
+    reading::{Reading, Share},
+    shares::Shares,
     ticket::Ticket,
 };
 #[cfg(feature = "cuda")]
@@ -85,9 +87,10 @@ impl<P: Pipeline> LoadTask<P> {
             let ticket = ticket
                 .upgrade()
                 .filter(|ticket| ticket.is_wanted_after_rest());
-            let _ticket = ticket.ok_or(LoadError::Interrupted)?;
+            let ticket = ticket.ok_or(LoadError::Interrupted)?;
+            let (files, ticket) = (&*files, &*ticket);
             caught("plan", || {
-                let plan = P::plan(&*files)?;
+                let plan = P::plan(&PlanFiles { files, ticket })?;
                 plan.check_format(dtype, device)?;
                 Ok(plan)
             })
@@ -142,16 +145,15 @@ impl<P: Pipeline> LoadTask<P> {
         let (done, finished) = async_channel::unbounded();
         let batches = batches(tensors, self.dtype);
         let mut unread = batches.len();
-        for (place, batch) in batches.into_iter().enumerate() {
-            let share = Share {
-                reading: reading.clone(),
-                place,
-                ticket: self.owner.ticket.clone(),
-                done: done.clone(),
-            };
-            self.readers.submit(move || read_batch(share, batch));
-        }
-        drop(done);
+        let share = |place| Share {
+            reading: reading.clone(),
+            place,
+            ticket: self.owner.ticket.clone(),
+            done: done.clone(),
+        };
+        let shares = (0..).map(share).zip(batches).collect();
+        Shares::new(shares, self.readers.clone()).begin();
+        drop((done, reading));
         while finished.recv().await.is_ok() {
             unread -= 1;
         }

@@ -51,7 +51,7 @@ pub(super) struct Upload {
 impl Upload {
     /// Takes the buffers of a load.
     pub(super) fn new(device: &CudaDevice, stage: &Stage) -> Result<Self, DriverError> {
-        let count = BUFFERS * readers::count();
+        let count = BUFFERS * readers::count_of_one_load();
         let length = buffer_length(stage.bytes, count);
         let lender = Lender::new(stage.readers.clone(), length);
         let stream = device.cuda_stream();

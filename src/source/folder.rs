@@ -68,7 +68,7 @@ impl FolderFiles {
     fn explain(&self, name: &str, error: io::Error) -> LoadError {
         let folder = || self.folder.display().to_string();
         match error.kind() {
-            io::ErrorKind::NotFound if !self.folder.is_dir() => {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !self.folder.is_dir() => {
                 LoadError::FolderMissing { folder: folder() }
             }
             io::ErrorKind::NotFound => LoadError::FileMissing {

@@ -14,6 +14,13 @@ fn a_missing_folder_is_refused() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_is_refused() {
+    let model = copy();
+    let error = assert_refused(model.path().join(WEIGHTS), &["is no folder"]);
+    assert!(matches!(*error, LoadError::FolderMissing { .. }));
+}
+
+#[test]
 fn a_missing_file_is_refused() {
     let model = copy();
     fs::remove_file(model.path().join("unet/config.json")).expect("it was there");

@@ -1,6 +1,8 @@
 //! What makes the same picture and what another one, and what makes none.
 
-use bevy_candle::candle::DType;
+use std::collections::HashMap;
+
+use bevy_candle::candle::{DType, Device, safetensors};
 
 use super::*;
 
@@ -176,35 +178,62 @@ fn another_number_format_gives_nearly_the_same_picture() {
     }
 }
 
-#[test]
-fn a_variant_is_read_where_it_exists() {
-    let fixture = fixtures().join("grey");
+const WEIGHTS: &str = "unet/diffusion_pytorch_model";
+
+/// The model in grey, without its weights.
+fn copy_without_weights() -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
-    let weights = "unet/diffusion_pytorch_model";
-    let read = |name: &str| std::fs::read(fixture.join(name)).expect("the fixture");
-    let write = |name: &str, from: &str| {
-        let path = copy.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(path, read(from)).expect("a copy");
-    };
     for name in [
         "model_index.json",
         "unet/config.json",
         "scheduler/scheduler_config.json",
     ] {
-        write(name, name);
+        let path = copy.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::copy(fixtures().join("grey").join(name), path).expect("a copy");
     }
-    // Only the variant's file is there.
-    write(
-        &format!("{weights}.fp16.safetensors"),
-        &format!("{weights}.safetensors"),
-    );
-    let request = DdpmRequest {
+    copy
+}
+
+fn two_steps() -> DdpmRequest {
+    DdpmRequest {
         class: Some(1),
         steps: 2,
         ..default()
-    };
-    let expected = make(fixture.clone(), request.clone());
+    }
+}
+
+#[test]
+fn a_variant_is_read_where_it_exists() {
+    let fixture = fixtures().join("grey");
+    let copy = copy_without_weights();
+    let weights = fixture.join(format!("{WEIGHTS}.safetensors"));
+    // Only the variant's file is there.
+    let variant = copy.path().join(format!("{WEIGHTS}.fp16.safetensors"));
+    std::fs::copy(weights, variant).expect("a copy");
     let source = ModelSource::from(copy.path().to_owned()).variant("fp16");
-    assert_eq!(make(source, request), expected);
+    assert_eq!(make(source, two_steps()), make(fixture, two_steps()));
+}
+
+#[test]
+fn weights_in_two_files_make_the_same_picture() {
+    let fixture = fixtures().join("grey");
+    let copy = copy_without_weights();
+    let weights = fixture.join(format!("{WEIGHTS}.safetensors"));
+    let weights = safetensors::load(weights, &Device::Cpu).expect("the fixture");
+    let mut shards = [HashMap::new(), HashMap::new()];
+    let mut places = Vec::new();
+    for (index, (name, tensor)) in weights.into_iter().enumerate() {
+        places.push(format!(r#""{name}": "{}.safetensors""#, index % 2));
+        shards[index % 2].insert(name, tensor);
+    }
+    for (index, shard) in shards.iter().enumerate() {
+        let file = copy.path().join(format!("unet/{index}.safetensors"));
+        safetensors::save(shard, file).expect("a shard");
+    }
+    let index = format!(r#"{{"weight_map": {{{}}}}}"#, places.join(", "));
+    let file = format!("{WEIGHTS}.safetensors.index.json");
+    std::fs::write(copy.path().join(file), index).expect("an index");
+    let made = make(copy.path().to_owned(), two_steps());
+    assert_eq!(made, make(fixture, two_steps()));
 }
