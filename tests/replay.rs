@@ -6,8 +6,8 @@ use bevy::prelude::*;
 use bevy_candle::{
     prelude::*,
     test_kit::{
-        Fake, FakeModel, FakeRequest, Gate, Place, Recorder, RecorderPlugin, Replay, run_until,
-        run_until_state,
+        Fake, FakeModel, FakeRequest, Gate, Happening, Logged, News, Place, Recorder,
+        RecorderPlugin, Replay, run_until, run_until_state,
     },
 };
 
@@ -143,7 +143,7 @@ fn a_worker_that_is_slower_in_the_replay_is_waited_for() {
     let large = FakeModel::new("a").tensors(16, 1 << 20);
     let mut log = recorder::<0>(&fast).log.clone();
     for logged in &mut log {
-        if let bevy_candle::test_kit::Happening::Load(source) = &mut logged.what {
+        if let Happening::Load(source) = &mut logged.what {
             *source = large.source();
         }
     }
@@ -161,15 +161,42 @@ fn a_cancel_that_comes_just_after_the_result_is_told_the_same_way() {
         let mut recorded = app();
         manager::<0>(&mut recorded).load(FakeModel::new("a").source());
         frames(&mut recorded, passed);
+        // Where the worker was faster than the frames, the model stays.
+        let is_loaded = manager::<0>(&mut recorded).current_state.is_loaded();
+        let end = if is_loaded {
+            ModelState::Loaded
+        } else {
+            ModelState::Idle
+        };
         manager::<0>(&mut recorded).cancel();
-        // Where the worker was faster than the frames, the model is loaded already, and stays.
-        run_until(&mut recorded, "Idle or Loaded", |world| {
-            let state = world.resource::<ModelManager<Fake>>().current_state;
-            matches!(state, ModelState::Idle | ModelState::Loaded)
-        });
+        run_until_state::<Fake>(&mut recorded, end);
         frames(&mut recorded, 3);
         assert_replays(&recorded);
     }
+}
+
+#[test]
+fn a_load_that_was_built_as_it_was_cancelled_may_end_earlier_the_next_time() {
+    let gate = Gate::closed();
+    let model = FakeModel::new("a").gate(Place::Build, &gate);
+    let mut recorded = app();
+    manager::<0>(&mut recorded).load(model.source());
+    run_until(&mut recorded, "the build", |_| gate.waiting() == 1);
+    manager::<0>(&mut recorded).cancel();
+    run_until_state::<Fake>(&mut recorded, ModelState::Idle);
+    // As if the worker had been done before it heard of the cancel.
+    let mut log = recorder::<0>(&recorded).log.clone();
+    let is_end = |logged: &Logged<Fake>| matches!(logged.what, Happening::News(News::Gone(1)));
+    let end = log.iter().position(is_end).expect("the load has ended");
+    let mut built = log[end].clone();
+    built.what = Happening::News(News::Built(1));
+    log.insert(end, built);
+    let mut again = app();
+    Replay::default().kind::<Fake>(&log).run(&mut again);
+    assert_eq!(
+        recorder::<0>(&again).timed_edges(),
+        recorder::<0>(&recorded).timed_edges()
+    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl<P: Pipeline> ModelManager<P> {
     ) -> Option<ModelTransition<P>> {
         let now = self.facts();
         let facts = self.received.decide(now)?;
-        let before = self.status.current_state;
+        let before = self.machine.state();
         let step = self.machine.step(facts);
         #[cfg(feature = "test_kit")]
         if step.edge.is_some() || step.action.is_some() {
@@ -78,7 +78,8 @@ impl<P: Pipeline> ModelManager<P> {
         if step.edge.is_some() || waits_for_retry {
             self.mailbox.wake();
         }
-        step.edge.map(|(to, reason)| self.enter(to, reason))
+        step.edge
+            .map(|(to, reason)| self.enter((before, to), reason))
     }
 
     fn facts(&self) -> Facts {
@@ -131,8 +132,12 @@ impl<P: Pipeline> ModelManager<P> {
     }
 
     /// Shows a new state, with everything that belongs to it.
-    pub(super) fn enter(&mut self, to: ModelState, reason: TransitionReason) -> ModelTransition<P> {
-        let from = std::mem::replace(&mut self.status.current_state, to);
+    pub(super) fn enter(
+        &mut self,
+        (from, to): (ModelState, ModelState),
+        reason: TransitionReason,
+    ) -> ModelTransition<P> {
+        self.status.current_state = to;
         let model_id = self.status.model_id.clone();
         match to {
             ModelState::Loading => {}

@@ -30,12 +30,11 @@ pub(crate) fn wait_for_memory<P: Pipeline>(
             type_name::<P>()
         );
     }
-    let edges = manager.machine.shut_down(released);
-    transitions.write_batch(
-        edges
-            .into_iter()
-            .map(|(to, reason)| manager.enter(to, reason)),
-    );
+    let mut from = manager.machine.state();
+    for (to, reason) in manager.machine.shut_down(released) {
+        transitions.write(manager.enter((from, to), reason));
+        from = to;
+    }
 }
 
 impl<P: Pipeline> ModelManager<P> {

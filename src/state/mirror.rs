@@ -29,7 +29,7 @@ impl ModelStateTransition {
     }
 }
 
-/// What [`StateOf`] is computed from. Other crates cannot make a value of it, so a game cannot set it.
+/// What [`StateOf`] is computed from. Other crates cannot name it, so a game cannot set it.
 mod hidden {
     use std::{
         fmt,
@@ -167,7 +167,7 @@ pub(crate) fn mirror<P: Pipeline>(world: &mut World) {
     let Some(manager) = world.get_resource::<ModelManager<P>>() else {
         return;
     };
-    let actual = manager.current_state;
+    let actual = manager.actual_state();
     // At the end of the app no frame follows: edges are only written then.
     if shown::<P>(world) != actual && !manager.is_closed() {
         world
