@@ -6,8 +6,15 @@
 use std::ops::Range;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use std::sync::LazyLock;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+use tracing::debug;
+
+use crate::threads::cpu_time;
 
 /// A huge page.
 #[cfg(target_os = "linux")]
@@ -101,9 +108,45 @@ static MALLINFO2: LazyLock<Option<unsafe extern "C" fn() -> libc::mallinfo2>> =
         }
     });
 
-/// Bytes of the C heap in use, by the whole process; only glibc counts.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
+/// Bytes of the C heap in use, by the whole process; only glibc counts. Nothing where that would take long.
 pub(super) fn heap_in_use() -> Option<u64> {
+    static COUNTER: HeapCounter = HeapCounter::new();
+    COUNTER.count(mallinfo)
+}
+
+/// How much of the processor's time a count may take. glibc walks the free blocks of all heaps and holds the lock of each
+/// heap meanwhile: where a game has left many holes in its own, it waits.
+const LONGEST_COUNT: Duration = Duration::from_millis(2);
+
+/// Counts as long as that is cheap.
+struct HeapCounter {
+    is_slow: AtomicBool,
+}
+
+impl HeapCounter {
+    const fn new() -> Self {
+        Self {
+            is_slow: AtomicBool::new(false),
+        }
+    }
+
+    fn count(&self, count: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        if self.is_slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        let since = cpu_time();
+        let counted = count();
+        let took = cpu_time().saturating_sub(since);
+        if took > LONGEST_COUNT {
+            debug!("counting the heap takes {took:?}: it is not counted any more");
+            self.is_slow.store(true, Ordering::Relaxed);
+        }
+        counted
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn mallinfo() -> Option<u64> {
     let count = (*MALLINFO2)?;
     #[expect(unsafe_code, reason = "glibc's counters have no safe wrapper")]
     // SAFETY: `mallinfo2` takes no arguments, reads the allocator's counters under its own locks and
@@ -113,7 +156,7 @@ pub(super) fn heap_in_use() -> Option<u64> {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) fn heap_in_use() -> Option<u64> {
+fn mallinfo() -> Option<u64> {
     None
 }
 
@@ -136,4 +179,35 @@ pub(crate) fn trim() {}
 /// Bytes of the whole process in physical memory.
 pub(super) fn resident() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn the_heap_is_counted_with_what_the_system_has_mapped_for_it() {
+        let bytes = 128 << 20;
+        let buffer = std::hint::black_box(vec![1_u8; bytes]);
+        let before = mallinfo();
+        drop(buffer);
+        let freed = before
+            .zip(mallinfo())
+            .map(|(before, after)| before.saturating_sub(after));
+        assert!(freed > Some(bytes as u64 / 2), "{freed:?} of {bytes}");
+    }
+
+    #[test]
+    fn what_takes_long_to_count_is_counted_once() {
+        let counter = HeapCounter::new();
+        let slow = || {
+            let end = cpu_time() + 2 * LONGEST_COUNT;
+            while cpu_time() < end {}
+            Some(7)
+        };
+        assert_eq!(counter.count(|| Some(6)), Some(6));
+        assert_eq!(counter.count(slow), Some(7));
+        assert_eq!(counter.count(|| unreachable!("it holds the game up")), None);
+    }
 }

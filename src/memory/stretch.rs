@@ -115,8 +115,8 @@ impl Stretch {
                 _ => elsewhere += block.len() as u64,
             }
         }
-        // A game's own allocator puts none of them here, and gives back what it likes.
-        let is_ours = first.is_none() || bytes > 1;
+        // Another allocator puts none of them here, and gives back what it likes.
+        let is_ours = placeholder::heap_is_glibcs() && (first.is_none() || bytes > 1);
         let elsewhere = if is_ours { elsewhere } else { 0 };
         Footprint::new(start, bytes, elsewhere)
     }

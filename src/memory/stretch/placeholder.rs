@@ -27,7 +27,7 @@ unsafe impl Send for Placeholder {}
 impl Placeholder {
     /// Nothing where `malloc` is not glibc's: this is about how that one keeps its blocks.
     pub(super) fn take(bytes: usize) -> Option<Self> {
-        if !*IS_GLIBCS {
+        if !heap_is_glibcs() {
             return None;
         }
         #[expect(
@@ -121,9 +121,12 @@ impl Drop for Placeholder {
 }
 
 /// Whether glibc itself answers to `malloc`. A game may be started with another in its place, and sanitizers bring their
-/// own.
-static IS_GLIBCS: LazyLock<bool> =
-    LazyLock::new(|| library_of(c"malloc") == library_of(c"gnu_get_libc_version"));
+/// own. A program at a fixed place that takes the address of `malloc` seems to bring its own, too.
+pub(super) fn heap_is_glibcs() -> bool {
+    static IS: LazyLock<bool> =
+        LazyLock::new(|| library_of(c"malloc") == library_of(c"gnu_get_libc_version"));
+    *IS
+}
 
 /// Where the library begins that has this symbol for the whole process; nothing where all of it is one program.
 fn library_of(symbol: &CStr) -> Option<NonNull<c_void>> {
@@ -144,4 +147,17 @@ pub(super) fn page_size() -> usize {
     // SAFETY: it takes a plain number and returns one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).expect("every system has pages")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_found_in_their_libraries() {
+        assert_eq!(library_of(c"nobody_has_this"), None);
+        let found = [c"malloc", c"free", c"gnu_get_libc_version"].map(library_of);
+        assert!(found[0].is_some() && found[2].is_some(), "{found:?}");
+        assert_eq!(found[0], found[1]);
+    }
 }
