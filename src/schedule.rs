@@ -63,26 +63,7 @@ pub(crate) struct ShutdownTimeout(pub(crate) Duration);
 
 /// Adds the schedules, and the systems that are the same for all kinds.
 pub(crate) fn add_schedules(app: &mut App) {
-    let mut lifecycle = Schedule::new(ModelLifecycle);
-    lifecycle
-        .set_executor(SingleThreadedExecutor::new())
-        .configure_sets(
-            (
-                CandleSystems::Deliver,
-                CandleSystems::Reconcile,
-                CandleSystems::Transition,
-            )
-                .chain(),
-        )
-        .add_systems((
-            arbitrate
-                .after(CandleSystems::Deliver)
-                .before(CandleSystems::Reconcile),
-            show_memory
-                .after(CandleSystems::Reconcile)
-                .before(CandleSystems::Transition),
-        ));
-    app.add_schedule(lifecycle)
+    app.add_schedule(lifecycle())
         .init_schedule(EnterFirstStates)
         // Not anew: a plugin that came before may have systems in it.
         .edit_schedule(CandleShutdown, run_on_this_thread);
@@ -104,6 +85,29 @@ pub(crate) fn add_schedules(app: &mut App) {
             (CandleSystems::Release, CandleSystems::Join).chain(),
         )
         .add_systems(CandleShutdown, end_threads.in_set(CandleSystems::Join));
+}
+
+fn lifecycle() -> Schedule {
+    let mut lifecycle = Schedule::new(ModelLifecycle);
+    lifecycle
+        .set_executor(SingleThreadedExecutor::new())
+        .configure_sets(
+            (
+                CandleSystems::Deliver,
+                CandleSystems::Reconcile,
+                CandleSystems::Transition,
+            )
+                .chain(),
+        )
+        .add_systems((
+            arbitrate
+                .after(CandleSystems::Deliver)
+                .before(CandleSystems::Reconcile),
+            show_memory
+                .after(CandleSystems::Reconcile)
+                .before(CandleSystems::Transition),
+        ));
+    lifecycle
 }
 
 /// Its systems may wait. On Bevy's pool they would wait on whatever thread takes them: also on that of another app,

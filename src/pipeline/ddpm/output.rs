@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bevy::{asset::RenderAssetUsages, image::Image, prelude::*};
 use wgpu_types::{Extent3d, TextureDimension, TextureFormat};
 
-/// Pictures as numbers: an output, or a preview.
+/// Pictures as numbers: an output, or a preview. More fields will come: end with `..default()`.
 #[derive(Clone, Debug, Default, PartialEq, Reflect)]
 #[reflect(Clone, Debug, Default, PartialEq)]
 pub struct DdpmOutput {
@@ -30,13 +30,7 @@ impl DdpmOutput {
     /// models make no pictures, and give none.
     pub fn images(&self) -> Vec<Image> {
         let [_, channels, height, width] = self.shape;
-        let pixel: fn(&[u8]) -> [u8; 4] = match channels {
-            1 => |values| [values[0], values[0], values[0], 255],
-            3 => |values| [values[0], values[1], values[2], 255],
-            4 => |values| [values[0], values[1], values[2], values[3]],
-            _ => return Vec::new(),
-        };
-        if height == 0 || width == 0 {
+        if !matches!(channels, 1 | 3 | 4) || height == 0 || width == 0 {
             return Vec::new();
         }
         let size = Extent3d {
@@ -45,22 +39,11 @@ impl DdpmOutput {
             depth_or_array_layers: 1,
         };
         let image = |sample: &[f32]| {
-            let planes: Vec<&[f32]> = sample.chunks_exact(height * width).collect();
-            let values = |at: usize| {
-                planes
-                    .iter()
-                    .map(|plane| byte(plane[at]))
-                    .collect::<Vec<_>>()
-            };
-            let data = (0..height * width)
-                .flat_map(|at| pixel(&values(at)))
-                .collect();
-            let format = TextureFormat::Rgba8UnormSrgb;
             Image::new(
                 size,
                 TextureDimension::D2,
-                data,
-                format,
+                pixels(sample, channels),
+                TextureFormat::Rgba8UnormSrgb,
                 RenderAssetUsages::default(),
             )
         };
@@ -69,6 +52,21 @@ impl DdpmOutput {
             .map(image)
             .collect()
     }
+}
+
+/// Four bytes a pixel, out of a plane of numbers for each of 1, 3 or 4 channels.
+fn pixels(sample: &[f32], channels: usize) -> Vec<u8> {
+    let plane = sample.len() / channels;
+    let at = |channel: usize, pixel: usize| byte(sample[channel * plane + pixel]);
+    let rgba = |pixel| match channels {
+        1 => {
+            let grey = at(0, pixel);
+            [grey, grey, grey, 255]
+        }
+        3 => [at(0, pixel), at(1, pixel), at(2, pixel), 255],
+        _ => [at(0, pixel), at(1, pixel), at(2, pixel), at(3, pixel)],
+    };
+    (0..plane).flat_map(rgba).collect()
 }
 
 /// -1 to 1 as 0 to 255, as diffusers does it.
@@ -96,6 +94,13 @@ mod tests {
             Some(&[0, 128, 255, 255, 255, 191, 0, 255][..])
         );
         assert_eq!(images[1].size(), UVec2::new(2, 1));
+    }
+
+    #[test]
+    fn a_fourth_channel_is_the_opacity() {
+        let output = DdpmOutput::new([1, 4, 1, 1], vec![1.0, 0.0, -1.0, 0.5]);
+        let pixel = [255, 128, 0, 191];
+        assert_eq!(output.images()[0].data.as_deref(), Some(&pixel[..]));
     }
 
     #[test]

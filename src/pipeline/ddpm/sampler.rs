@@ -150,6 +150,20 @@ trait Method {
     }
 }
 
+fn method(
+    config: &SchedulerConfig,
+    sampler: Sampler,
+    steps: usize,
+    row: usize,
+) -> Result<Box<dyn Method>, InferError> {
+    Ok(match sampler {
+        Sampler::Ddpm => Box::new(Ddpm::new(config, steps, row)),
+        Sampler::Ddim { eta } => Box::new(Ddim::new(config, eta, steps, row)),
+        Sampler::Euler => Box::new(Euler::new(config, steps)),
+        Sampler::DpmSolverPlusPlus => Box::new(DpmSolver::new(config, steps, row)?),
+    })
+}
+
 /// A sampler at work on one job.
 pub(super) struct Denoiser {
     method: Box<dyn Method>,
@@ -174,12 +188,7 @@ impl Denoiser {
             return Err(InferError::invalid_request("steps", steps, expected));
         }
         sampler.check()?;
-        let method: Box<dyn Method> = match sampler {
-            Sampler::Ddpm => Box::new(Ddpm::new(config, count, row)),
-            Sampler::Ddim { eta } => Box::new(Ddim::new(config, eta, count, row)),
-            Sampler::Euler => Box::new(Euler::new(config, count)),
-            Sampler::DpmSolverPlusPlus => Box::new(DpmSolver::new(config, count, row)?),
-        };
+        let method = method(config, sampler, count, row)?;
         let is_within = |timestep: &f64| *timestep < trained as f64;
         if !method.timesteps().iter().all(is_within) {
             let expected =
