@@ -29,6 +29,9 @@ pub(crate) use thread::{DeviceContext, DeviceHandle, DeviceThread};
 pub(crate) use timer::block_on;
 pub(crate) use timer::sleep_until;
 
+/// Whether models can be loaded on this platform.
+pub(crate) const IS_SUPPORTED: bool = !cfg!(any(target_family = "wasm", target_os = "android"));
+
 thread_local! {
     static IS_DEVICE_THREAD: Cell<bool> = const { Cell::new(false) };
 }
@@ -36,7 +39,7 @@ thread_local! {
 /// Where models run.
 ///
 /// Everything that touches a device happens on one thread of ours, the device thread: opening it, building, running and
-/// dropping models. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
+/// dropping models. [`Auto`](Self::Auto) asks the drivers what is there before, on the main thread as the app starts. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
 /// the pool that belongs to the game.
 ///
 /// ```
@@ -75,7 +78,7 @@ impl fmt::Display for DeviceChoice {
 
 impl DeviceChoice {
     /// Returns whether models can run on the device: it is compiled in and there, and computes what it is asked. A card that
-    /// is too old for the kernels, or whose driver is, does not.
+    /// is too old for the kernels, or whose driver is, does not. No device does on the web or on Android.
     ///
     /// That opens the device and closes it again, which takes a card a second or more, and a broken one may not answer at
     /// all. For a game that has not made its app yet: `docs/gpu.md` shows a launcher.
@@ -87,7 +90,8 @@ impl DeviceChoice {
     /// ```
     pub fn is_present(self) -> bool {
         match self {
-            Self::Auto | Self::Cpu => true,
+            Self::Auto => self.resolve().is_present(),
+            Self::Cpu => IS_SUPPORTED,
             Self::Cuda(number) => number < cuda_devices() && self.computes(),
             Self::Metal(_) => self.computes(),
         }

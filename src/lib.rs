@@ -164,13 +164,14 @@ struct Readme;
 pub mod prelude {
     pub use crate::{
         CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, Infer, InferError,
-        InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, ModelFiles, ModelId,
-        ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus, ModelTransition, Pipeline,
-        PipelineManager, Plan, Progress, ReleaseReport, Residency, ResourceManager, Slot,
-        StateManager, StateOf, Steps, TransitionReason, WakeUp,
+        InferStep, Inferred, LoadError, LoadPhase, LoadSteps, LoaderService, MemoryFiles,
+        ModelFiles, ModelId, ModelManager, ModelPlugin, ModelSource, ModelState, ModelStatus,
+        ModelTransition, Pipeline, PipelineManager, Plan, Progress, ReleaseReport, Residency,
+        ResourceManager, Slot, StateManager, StateOf, Steps, TransitionReason, WakeUp,
         ddpm::{
             DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
             TimestepSpacing,
         },
+        read_json,
     };
 }

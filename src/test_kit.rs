@@ -29,7 +29,7 @@ mod script;
 mod steps;
 
 pub use crate::manager::{Happening, News};
-pub use fake::{Fake, FakeOutput, FakeRequest, FakeSettings};
+pub use fake::{Fake, FakeConfig, FakeOutput, FakeRequest, FakeSettings};
 pub use gate::{Gate, GatedFiles};
 pub use recorder::{Logged, Recorder, RecorderPlugin};
 pub use replay::Replay;

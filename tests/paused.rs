@@ -79,7 +79,7 @@ fn sleep_between_frames(mut app: App, woken: &mpsc::Receiver<()>) -> AppExit {
 fn nothing_piles_up_while_an_app_is_paused() {
     let mut app = App::new();
     app.add_plugins((MinimalPlugins, ModelPlugin::<Ticker>::default()));
-    let files = Arc::new(bevy_candle::MemoryFiles::default());
+    let files = Arc::new(MemoryFiles::default());
     app.world_mut()
         .resource_mut::<ModelManager<Ticker>>()
         .load(ModelSource::files("ticker", files));

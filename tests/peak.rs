@@ -120,7 +120,7 @@ fn half_floats() {
     let bias = Tensor::ones(512, DType::F16, &Device::Cpu).expect("a tensor");
     let tensors = std::collections::HashMap::from([("weight", weights), ("bias", bias)]);
     let bytes = safetensors::serialize(&tensors, None).expect("bytes");
-    let files = std::sync::Arc::new(bevy_candle::MemoryFiles::new([("m.safetensors", bytes)]));
+    let files = std::sync::Arc::new(MemoryFiles::new([("m.safetensors", bytes)]));
     drop(tensors);
     for (dtype, size) in [(DType::F32, 4), (DType::F64, 8), (DType::BF16, 2)] {
         let budget = (512 * 1024 + 512) * size;

@@ -5,13 +5,14 @@
 
 Two models, the sprites and one of 128 channels and 64 by 64 pixels with random weights, each for one picture and for
 eight. The two sides take turns; medians count. Prints `name value` lines; `step_ratio_…` is our time by PyTorch's.
-`--bench` names a built bench `step`; without it, cargo builds one.
+Fails where one is above 1. `--bench` names a built bench `step`; without it, cargo builds one.
 """
 import argparse
 import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main() -> None:
     if not (WIDE / "model_index.json").exists():
         make_wide()
     bench = options.bench or build()
+    missed = []
     for name, folder, batch, steps in CASES:
         if options.only and options.only not in name:
             continue
@@ -94,6 +96,10 @@ def main() -> None:
         print(f"step_ms_{name} {our_ms:.2f}")
         print(f"step_ms_torch_{name} {their_ms:.2f}")
         print(f"step_ratio_{name} {our_ms / their_ms:.3f}", flush=True)
+        if our_ms > their_ms:
+            missed.append(name)
+    if missed:
+        sys.exit(f"slower than PyTorch: {', '.join(missed)}")
 
 
 if __name__ == "__main__":

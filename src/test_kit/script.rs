@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -51,6 +52,12 @@ pub struct FakeEvent {
 pub struct FakeModel {
     id: String,
     script: Arc<Script>,
+}
+
+impl fmt::Debug for FakeModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FakeModel").field(&self.id).finish()
+    }
 }
 
 /// What the pipeline and the files share with the test.
