@@ -35,6 +35,7 @@ use gauge::{Gauge, Quantity};
 ///     .add_systems(Update, show)
 ///     .update();
 /// ```
+#[derive(Clone, Debug)]
 pub struct ModelDiagnosticsPlugin {
     /// How many measurements are kept of each (default: Bevy's).
     pub max_history_length: usize,

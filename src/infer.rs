@@ -2,6 +2,7 @@
 
 use std::{
     any::type_name,
+    fmt,
     num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -174,6 +175,14 @@ fn refuse_without_manager<P: Pipeline>(mut world: DeferredWorld, entity: Entity,
         .queue(move |world: &mut World| delivery::end(world, end));
 }
 
+impl<P: Pipeline> fmt::Debug for Infer<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Infer")
+            .field("previews", &self.previews)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Triggered on the job's entity after a step. A slow game sees the latest one.
 #[derive(EntityEvent)]
 pub struct InferStep<P: Pipeline> {
@@ -188,6 +197,16 @@ pub struct InferStep<P: Pipeline> {
     pub partial: Option<P::Partial>,
 }
 
+impl<P: Pipeline> fmt::Debug for InferStep<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InferStep")
+            .field("entity", &self.entity)
+            .field("step", &self.step)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Triggered on the job's entity when the job has ended, after its [`Infer`] was removed: an observer
 /// can insert the next one.
 #[derive(EntityEvent)]
@@ -196,6 +215,16 @@ pub struct Inferred<P: Pipeline> {
     pub entity: Entity,
     /// The output, or why there is none.
     pub result: Result<P::Output, InferError>,
+}
+
+/// Whatever the output is, it is not shown.
+impl<P: Pipeline> fmt::Debug for Inferred<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inferred")
+            .field("entity", &self.entity)
+            .field("result", &self.result.as_ref().map(drop))
+            .finish()
+    }
 }
 
 impl<P: Pipeline> Inferred<P> {

@@ -1,6 +1,6 @@
 //! [`ModelKinds`]: every kind of model of an app, without its type.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bevy::{prelude::*, utils::prelude::ShortName};
 
@@ -32,7 +32,7 @@ use crate::{
 /// # app.update();
 /// # assert_eq!(app.world().resource::<ModelKinds>().iter().count(), 1);
 /// ```
-#[derive(Resource, Clone, Default)]
+#[derive(Resource, Clone, Default, Debug)]
 pub struct ModelKinds(Vec<ModelKind>);
 
 impl ModelKinds {
@@ -53,6 +53,12 @@ pub struct ModelKind {
     manager: fn(&World) -> Option<&dyn Manager>,
     ask: fn(&mut World, ModelRequest),
     jobs: fn(&World) -> usize,
+}
+
+impl fmt::Debug for ModelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ModelKind").field(&self.name).finish()
+    }
 }
 
 /// What can be asked of a manager whose type is not known.

@@ -141,7 +141,7 @@ impl ResourceManager {
     ///
     /// Each other device has a budget of its own, which [`devices`](Self::devices) says.
     pub fn budget(&self) -> Option<u64> {
-        let known = self.ledger_of(self.books.default_device);
+        let known = self.ledger_of(self.books.default_device.resolve());
         known.map_or(self.books.default_budget, |ledger| ledger.budget())
     }
 
@@ -169,7 +169,7 @@ impl ResourceManager {
 
     /// Takes the settings of the app.
     pub(crate) fn configure(&mut self, device: DeviceChoice, budget: Option<u64>) {
-        self.books.default_device = device.resolve();
+        self.books.default_device = device;
         self.books.default_budget = budget;
         for (_, ledger) in &self.books.devices {
             if let Some(bytes) = budget {

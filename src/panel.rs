@@ -29,6 +29,7 @@ use refresh::{paint_buttons, press, read_models, show_bars, show_lines, show_sta
 ///     .add_plugins(ModelPanelPlugin)
 ///     .run();
 /// ```
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ModelPanelPlugin;
 
 impl Plugin for ModelPanelPlugin {
@@ -65,7 +66,7 @@ impl Plugin for ModelPanelPlugin {
 /// }
 /// # bevy::ecs::system::assert_is_system(set_up);
 /// ```
-#[derive(Component, Default)]
+#[derive(Component, Default, Debug)]
 #[require(Node = column())]
 pub struct ModelPanel {
     /// The kinds that have a card in it, by their places in [`ModelKinds`].

@@ -71,7 +71,8 @@ pub trait Pipeline: Sized + 'static {
     /// Whatever makes the model unusable, before memory is claimed.
     fn plan(files: &dyn ModelFiles) -> Result<Plan<Self::Config>, LoadError>;
 
-    /// Puts the modules together, on the device thread. Awaits [`LoadSteps::next`] between them.
+    /// Puts the modules together, on the device thread. Awaits [`LoadSteps::next`] between them. Asks for the tensors that
+    /// [`Plan::check`] was shown, each as often as there.
     ///
     /// # Errors
     /// What candle says, and what the plan could not know.
