@@ -269,6 +269,7 @@ fn a_plan_ends_at_its_next_read_where_nobody_wants_it_any_more() {
     manager::<0>(&mut app).load(source);
     run_until(&mut app, "the first read", |_| gate.waiting() == 1);
     manager::<0>(&mut app).cancel();
+    app.update();
     // Before the read, and after it.
     gate.let_pass(2);
     run_until_kind::<0>(&mut app, ModelState::Idle);
