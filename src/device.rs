@@ -39,8 +39,9 @@ thread_local! {
 /// Where models run.
 ///
 /// Everything that touches a device happens on one thread of ours, the device thread: opening it, building, running and
-/// dropping models. [`Auto`](Self::Auto) asks the drivers what is there before, on the main thread as the app starts. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
-/// the pool that belongs to the game.
+/// dropping models. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
+/// the pool that belongs to the game. Only which devices there are is asked on the main thread, as the app starts, where the
+/// choice is left to [`Auto`](Self::Auto).
 ///
 /// ```
 /// use bevy::prelude::*;

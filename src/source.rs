@@ -18,7 +18,7 @@ mod json;
 mod memory;
 mod variant;
 pub(crate) use folder::{DirectReads, FolderFiles, checked as checked_name};
-use held::HeldFiles;
+pub(crate) use held::HeldFiles;
 pub use id::ModelId;
 pub use json::read_json;
 pub(crate) use json::read_small;
@@ -139,8 +139,8 @@ enum Place {
 }
 
 impl ModelSource {
-    /// Takes the files from anywhere. The id tells two such sources apart. A source that is let go drops its files on a
-    /// thread of this crate, while an app with models runs.
+    /// Takes the files from anywhere. The id tells two such sources apart. Where this crate is the last to have them, they are
+    /// dropped on a reader thread, while an app with models runs.
     pub fn files(id: impl Into<String>, files: Arc<dyn ModelFiles>) -> Self {
         Self::at(Place::Files {
             id: id.into().into(),
@@ -189,13 +189,16 @@ impl ModelSource {
     }
 
     /// Opens the files; a relative folder starts at `root`. Reads nothing yet.
-    pub(crate) fn open(&self, root: &Path) -> Arc<dyn ModelFiles> {
+    pub(crate) fn open(&self, root: &Path) -> HeldFiles {
         let files = match &self.place {
-            Place::Folder(path) => Arc::new(FolderFiles::new(root.join(path))),
-            Place::Files { files, .. } => files.get().clone(),
+            Place::Folder(path) => HeldFiles::new(Arc::new(FolderFiles::new(root.join(path)))),
+            Place::Files { files, .. } => files.clone(),
         };
         match &self.variant {
-            Some(variant) => Arc::new(VariantFiles::new(files, variant.clone())),
+            Some(variant) => {
+                let variant = VariantFiles::new(files, variant.clone());
+                HeldFiles::new(Arc::new(variant))
+            }
             None => files,
         }
     }

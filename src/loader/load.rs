@@ -13,13 +13,14 @@ use super::{
     task::LoadTask,
 };
 use crate::{
-    ModelFiles, Pipeline,
+    Pipeline,
     device::DeviceHandle,
     frame_guard::Rest,
     infer::{Host, Job},
     lifeline::{Lifeline, Watch},
     mailbox::Mailbox,
     memory::Account,
+    source::HeldFiles,
 };
 
 /// A load, and then the model that it became: dropping it cancels the one and unloads the other.
@@ -88,7 +89,7 @@ impl<P: Pipeline> Load<P> {
 
 /// What is loaded, who works on it, and who is told.
 pub(super) struct LoadSetup<P: Pipeline> {
-    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) files: HeldFiles,
     pub(super) dtype: DType,
     pub(super) generation: u64,
     pub(super) account: Arc<Account>,

@@ -3,7 +3,7 @@
 use super::{batch::CHUNK, ticket::Ticket};
 use crate::{LoadError, ModelFiles};
 
-/// Looks at the load before each chunk of a header, as readers of weights do.
+/// Looks at the load before each chunk of a header, and does not rest: headers are short.
 pub(super) struct PlanFiles<'a> {
     pub(super) files: &'a dyn ModelFiles,
     pub(super) ticket: &'a Ticket,

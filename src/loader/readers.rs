@@ -22,8 +22,8 @@ use crate::{
 /// The readers of all apps of the process.
 static RUNNING: Shared<(), Readers> = Shared::new();
 
-/// The line of the last readers' cleaner.
-static CLEANER: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+/// The line of the readers that were started last.
+static LINE: Mutex<Option<Sender<Work>>> = Mutex::new(None);
 
 pub(super) type Work = Box<dyn FnOnce() + Send>;
 
@@ -92,12 +92,13 @@ impl ReaderHandle {
     }
 }
 
-/// Drops what may be large on the thread that cleans up, while there is one.
+/// Drops what may be large, or may take its time, on a reader, while there are some.
 pub(crate) fn drop_apart<T: Send + 'static>(value: T) {
-    let cleaner = CLEANER.lock().unwrap_or_else(PoisonError::into_inner);
-    let cleaner = cleaner.clone();
-    if let Some(cleaner) = cleaner {
-        let _ = cleaner.send(Box::new(move || drop(value)));
+    let line = LINE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Not under the lock: what is dropped here may come here itself.
+    match line {
+        Some(line) => drop(line.send(Box::new(move || drop(value)))),
+        None => drop(value),
     }
 }
 
@@ -126,7 +127,7 @@ impl Readers {
                 .spawn(name, priority, move || run_all(&queues, &stopped))
                 .map_err(|source| LoadError::Threads { source })?;
         }
-        *CLEANER.lock().unwrap_or_else(PoisonError::into_inner) = Some(clean_ups.clone());
+        *LINE.lock().unwrap_or_else(PoisonError::into_inner) = Some(reads.clone());
         Ok(Self {
             handle: ReaderHandle {
                 reads,
@@ -236,6 +237,32 @@ mod tests {
         handle.resume(Box::new(move || _ = say.send("begun")));
         release.send(()).expect("one is released");
         assert_eq!(said.iter().collect::<Vec<_>>(), ["begun", "new"]);
+    }
+
+    #[test]
+    fn what_is_dropped_apart_may_drop_more_apart() {
+        struct Nested(Option<Box<Nested>>, Sender<()>);
+        impl Drop for Nested {
+            fn drop(&mut self) {
+                if let Some(inner) = self.0.take() {
+                    drop_apart(inner);
+                }
+                let _ = self.1.send(());
+            }
+        }
+        let (dropped, drops) = unbounded();
+        let nested = || {
+            Nested(
+                Some(Box::new(Nested(None, dropped.clone()))),
+                dropped.clone(),
+            )
+        };
+        let readers = Readers::start(Duration::from_secs(10)).expect("threads");
+        drop_apart(nested());
+        assert_eq!(drops.iter().take(2).count(), 2);
+        drop(readers);
+        drop_apart(nested());
+        assert_eq!(drops.iter().take(2).count(), 2, "with readers or without");
     }
 
     #[test]

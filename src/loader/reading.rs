@@ -20,16 +20,16 @@ use super::{
 #[cfg(feature = "cuda")]
 use super::{lender::Lender, pinned::Pinned, staging::Lift};
 use crate::{
-    LoadError, ModelFiles,
+    LoadError,
     memory::{SMALL, Stretch, clear_this_heap},
     panics::caught,
     signal::Signal,
-    source::DirectReads,
+    source::{DirectReads, HeldFiles},
 };
 
 /// What every reader of one load needs.
 pub(super) struct Reading<C> {
-    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) files: HeldFiles,
     pub(super) dtype: DType,
     pub(super) progress: Arc<ProgressCell>,
     pub(super) owner: Sender<ToOwner<C>>,

@@ -15,6 +15,8 @@ use super::{
 ///
 /// A load has as many readers as hide the latency of a disk, and all its batches are not in line at once: another load,
 /// however small, would stand behind them. There is one reader more, for whoever comes while a load has all others.
+///
+/// What goes to a card counts as read when it waits for a buffer: it then goes on by itself, before what has not begun.
 pub(super) struct Shares<C> {
     left: Mutex<vec::IntoIter<(Share<C>, Batch)>>,
     readers: ReaderHandle,

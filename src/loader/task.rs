@@ -22,16 +22,17 @@ use super::{
 #[cfg(feature = "cuda")]
 use super::{lender::Lender, pinned::Pinned, staging::Stage};
 use crate::{
-    DeviceChoice, LoadError, ModelFiles, Pipeline,
+    DeviceChoice, LoadError, Pipeline,
     lifeline::Watch,
     memory::{self, Account, Answer},
     panics::caught,
     signal::Signal,
+    source::HeldFiles,
 };
 
 /// Everything that one load needs, apart from memory.
 pub(super) struct LoadTask<P: Pipeline> {
-    pub(super) files: Arc<dyn ModelFiles>,
+    pub(super) files: HeldFiles,
     pub(super) dtype: DType,
     pub(super) account: Arc<Account>,
     pub(super) watch: Watch,
@@ -88,9 +89,12 @@ impl<P: Pipeline> LoadTask<P> {
                 .upgrade()
                 .filter(|ticket| ticket.is_wanted_after_rest());
             let ticket = ticket.ok_or(LoadError::Interrupted)?;
-            let (files, ticket) = (&*files, &*ticket);
+            let files = PlanFiles {
+                files: &*files,
+                ticket: &ticket,
+            };
             caught("plan", || {
-                let plan = P::plan(&PlanFiles { files, ticket })?;
+                let plan = P::plan(&files)?;
                 plan.check_format(dtype, device)?;
                 Ok(plan)
             })

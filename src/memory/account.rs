@@ -188,7 +188,8 @@ impl Account {
         self.fresh.store(fresh, Ordering::Release);
     }
 
-    /// Whether the game still wants the model. One that it does not is let go in the same frame, after the arbiter.
+    /// Whether the game still wants the model. One that it does not is let go, or parked, in the same frame, after the
+    /// arbiter.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
@@ -225,7 +226,8 @@ impl Account {
         grant
     }
 
-    /// The account as the arbiter sees it. What the game has just let go of is on its way.
+    /// The account as the arbiter sees it. What the game has just let go of is on its way; where it is parked instead, it
+    /// goes with the next look.
     pub(super) fn tenant(&self) -> Tenant {
         let standing = match self.standing() {
             Standing::Loading | Standing::Loaded if !self.is_wanted() => Standing::Leaving,

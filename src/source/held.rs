@@ -1,21 +1,25 @@
-//! [`HeldFiles`]: files that a game has handed over.
+//! [`HeldFiles`]: a model's files, in the hands of this crate.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use super::ModelFiles;
 use crate::loader::drop_apart;
 
 /// Dropped where nobody waits: they may be a gibibyte in memory, and it is mostly the main thread that lets go of them last.
 #[derive(Clone)]
-pub(super) struct HeldFiles(Option<Arc<dyn ModelFiles>>);
+pub(crate) struct HeldFiles(Option<Arc<dyn ModelFiles>>);
 
 impl HeldFiles {
     pub(super) fn new(files: Arc<dyn ModelFiles>) -> Self {
         Self(Some(files))
     }
+}
 
-    pub(super) fn get(&self) -> &Arc<dyn ModelFiles> {
-        self.0.as_ref().expect("taken by the drop only")
+impl Deref for HeldFiles {
+    type Target = dyn ModelFiles;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().expect("taken by the drop only")
     }
 }
 

@@ -6,20 +6,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::ModelFiles;
+use super::{HeldFiles, ModelFiles};
 use crate::LoadError;
 
 /// Reads `model.fp16.safetensors` where `model.safetensors` is asked for, and `model.safetensors.index.fp16.json` where
 /// `model.safetensors.index.json` is, where they exist.
 pub(super) struct VariantFiles {
-    files: Arc<dyn ModelFiles>,
+    files: HeldFiles,
     variant: Arc<str>,
     /// What each name was found to mean: a file that comes during a load is not read by the header of another.
     names: Mutex<HashMap<String, Arc<str>>>,
 }
 
 impl VariantFiles {
-    pub(super) fn new(files: Arc<dyn ModelFiles>, variant: Arc<str>) -> Self {
+    pub(super) fn new(files: HeldFiles, variant: Arc<str>) -> Self {
         Self {
             files,
             variant,
@@ -99,7 +99,7 @@ mod tests {
         let write = |name: &str, text| fs::write(folder.path().join(name), text).expect("a file");
         let open = || {
             let files = FolderFiles::new(folder.path().to_owned());
-            VariantFiles::new(Arc::new(files), "fp16".into())
+            VariantFiles::new(HeldFiles::new(Arc::new(files)), "fp16".into())
         };
         let read = |files: &VariantFiles| {
             let mut bytes = [0; 5];
