@@ -175,6 +175,7 @@ impl Game {
             return;
         }
         self.app.insert_resource(MayExceedBudget);
+        self.let_jobs_lack_room();
         self.set_budget(in_use - 1);
         self.frame();
         self.set_budget(budget);

@@ -19,6 +19,9 @@ pub(super) struct Asked {
     pub(super) living: bool,
     /// No model was wanted for it, or what was wanted has changed since: it may end without one.
     may_be_refused: bool,
+    /// The budget was lowered below what is in use while the job lived: where it had not claimed its memory yet, it may
+    /// be refused.
+    may_lack_room: bool,
 }
 
 impl Asked {
@@ -28,6 +31,7 @@ impl Asked {
                 !self.panics && (output.settings.value, output.steps) == (self.settings, self.steps)
             }
             Err(InferError::Panicked(_)) => self.panics,
+            Err(InferError::OverBudget { .. }) => self.may_lack_room,
             Err(error) => {
                 let refuses = matches!(
                     error,
@@ -66,6 +70,7 @@ impl Game {
         let wanted = self.references[kind].wanted;
         self.jobs.push(Asked {
             may_be_refused: !wanted.is_some_and(Which::loads),
+            may_lack_room: false,
             entity,
             kind,
             settings,
@@ -106,6 +111,12 @@ impl Game {
     pub(super) fn let_jobs_be_refused(&mut self, kind: usize) {
         let of_kind = self.jobs.iter_mut().filter(|job| job.kind == kind);
         of_kind.for_each(|job| job.may_be_refused = true);
+    }
+
+    /// The budget is lowered below what is in use.
+    pub(super) fn let_jobs_lack_room(&mut self) {
+        let living = self.jobs.iter_mut().filter(|job| job.living);
+        living.for_each(|job| job.may_lack_room = true);
     }
 
     /// Each job whose entity lives ends once, and as it should.
