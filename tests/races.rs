@@ -58,6 +58,48 @@ fn loads_that_both_fit_go_on_side_by_side() {
     run_until_kind::<0>(&mut app, ModelState::Loaded);
 }
 
+/// An app with a load that has all the readers it may have, all before their first chunk, and how many these are.
+fn app_with_a_stuck_load(gate: &Gate) -> (App, usize) {
+    // Each tensor is a batch of its own, of eight chunks, and there are more than readers.
+    let stuck = FakeModel::new("stuck").tensors(8, 2 << 20);
+    let mut app = app(128 * MIB);
+    ask::<0>(&mut app, &stuck.gate_reads(gate));
+    let readers = thread::available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4));
+    run_until(&mut app, "all its readers", |_| gate.waiting() == readers);
+    (app, readers)
+}
+
+#[test]
+fn a_reader_that_has_read_a_batch_lets_others_go_first() {
+    let (gate, planning) = (Gate::closed(), Gate::closed());
+    let (mut app, readers) = app_with_a_stuck_load(&gate);
+    // The one reader that is left is held, too.
+    manager::<2>(&mut app).load(stopping(&FakeModel::new("c"), &planning));
+    run_until(&mut app, "the plan", |_| planning.waiting() == 1);
+    ask::<1>(&mut app, &FakeModel::new("b"));
+    frames(&mut app, 10);
+    let phase = |world: &World| world.resource::<ModelManager<Fake<1>>>().progress.phase;
+    assert_eq!(phase(app.world()), LoadPhase::Planning);
+    // So that one of the readers at least is done with its batch.
+    gate.let_pass(7 * readers + 1);
+    run_until(&mut app, "the plan of another load", |world| {
+        phase(world) != LoadPhase::Planning
+    });
+    planning.open();
+    gate.open();
+    run_until_kind::<1>(&mut app, ModelState::Loaded);
+}
+
+#[test]
+fn a_load_does_not_stand_behind_one_whose_files_do_not_answer() {
+    let gate = Gate::closed();
+    let (mut app, _) = app_with_a_stuck_load(&gate);
+    load::<1>(&mut app, &FakeModel::new("b"));
+    assert_eq!(state::<0>(app.world()), ModelState::Loading);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Loaded);
+}
+
 #[test]
 fn when_one_of_two_waiting_jobs_leaves_the_load_goes_on_for_the_other() {
     let gate = Gate::closed();
