@@ -18,7 +18,7 @@ use super::{
     ticket::Ticket,
 };
 #[cfg(feature = "cuda")]
-use super::{lender::Lender, pinned::Pinned, staging::Lift};
+use super::{lender::Lender, pinned::Pinned};
 use crate::{
     LoadError,
     memory::{SMALL, Stretch, clear_this_heap},
@@ -239,6 +239,13 @@ pub(super) struct Share<C> {
 }
 
 impl<C> Share<C> {
+    /// Reads a batch, unless the load has ended before its turn came.
+    pub(super) fn read_all(self, batch: Batch) {
+        if self.read(batch) {
+            self.tell_read();
+        }
+    }
+
     /// The load's ticket, unless the load has ended.
     pub(super) fn wanted(&self) -> Option<Arc<Ticket>> {
         self.ticket.upgrade().filter(|ticket| ticket.is_wanted())
@@ -271,16 +278,5 @@ impl<C> Share<C> {
             clear_this_heap(|| ticket.rest().wait_while(|| true));
         }
         whole
-    }
-}
-
-/// The work of one reader: reads a batch, unless the load has ended before its turn came.
-pub(super) fn read_batch<C: Send + 'static>(share: Share<C>, batch: Batch) {
-    #[cfg(feature = "cuda")]
-    if let Some(lender) = share.reading.lender.clone() {
-        return Lift::new(share, batch, lender).begin();
-    }
-    if share.read(batch) {
-        share.tell_read();
     }
 }

@@ -5,10 +5,12 @@ use std::{
     vec,
 };
 
+#[cfg(feature = "cuda")]
+use super::staging::Lift;
 use super::{
     batch::Batch,
     readers::{self, ReaderHandle},
-    reading::{Share, read_batch},
+    reading::Share,
 };
 
 /// What is left to read of one load.
@@ -16,7 +18,7 @@ use super::{
 /// A load has as many readers as hide the latency of a disk, and all its batches are not in line at once: another load,
 /// however small, would stand behind them. There is one reader more, for whoever comes while a load has all others.
 ///
-/// What goes to a card counts as read when it waits for a buffer: it then goes on by itself, before what has not begun.
+/// What goes to a card may have to wait for a buffer, and its turn waits along: its reader reads for others.
 pub(super) struct Shares<C> {
     left: Mutex<vec::IntoIter<(Share<C>, Batch)>>,
     readers: ReaderHandle,
@@ -45,10 +47,32 @@ impl<C: Send + 'static> Shares<C> {
     /// Reads batch after batch, and stands in line again where others do.
     fn read(self: Arc<Self>) {
         while let Some((share, batch)) = self.next() {
-            read_batch(share, batch);
+            if !self.read_batch(share, batch) {
+                return;
+            }
             if self.readers.is_waited_for() {
                 return self.submit();
             }
+        }
+    }
+
+    /// Returns false where the batch waits for a buffer; it then [goes on](Self::go_on) with the turn.
+    fn read_batch(self: &Arc<Self>, share: Share<C>, batch: Batch) -> bool {
+        #[cfg(feature = "cuda")]
+        if let Some(lender) = share.reading.lender.clone() {
+            return Lift::new(share, batch, lender, self.clone()).begin();
+        }
+        share.read_all(batch);
+        true
+    }
+
+    /// Goes on with a turn whose batch had to wait.
+    #[cfg(feature = "cuda")]
+    pub(super) fn go_on(self: Arc<Self>) {
+        if self.readers.is_waited_for() {
+            self.submit();
+        } else {
+            self.read();
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     plan::TensorPlan,
     readers::ReaderHandle,
     reading::{Reading, Share},
+    shares::Shares,
     ticket::Ticket,
 };
 use crate::{LoadError, device::DeviceHandle, panics::caught, source::DirectReads};
@@ -57,13 +58,20 @@ type Named = (Arc<str>, Arc<TensorPlan>);
 pub(super) struct Lift<C> {
     share: Share<C>,
     lender: Lender<Pinned>,
+    /// The turn that it is read in, which waits with it.
+    turn: Arc<Shares<C>>,
     tensors: Vec<Named>,
     /// What the next buffers are to have.
     loads: VecDeque<Vec<Cut>>,
 }
 
 impl<C: Send + 'static> Lift<C> {
-    pub(super) fn new(share: Share<C>, batch: Batch, lender: Lender<Pinned>) -> Self {
+    pub(super) fn new(
+        share: Share<C>,
+        batch: Batch,
+        lender: Lender<Pinned>,
+        turn: Arc<Shares<C>>,
+    ) -> Self {
         let dtype = share.reading.dtype;
         let shared = |(name, plan)| (name, Arc::new(plan));
         let tensors: Vec<Named> = batch.into_iter().map(shared).collect();
@@ -75,25 +83,27 @@ impl<C: Send + 'static> Lift<C> {
         Self {
             share,
             lender,
+            turn,
             tensors,
             loads,
         }
     }
 
-    pub(super) fn begin(self) {
+    /// Returns false where it has to wait.
+    pub(super) fn begin(self) -> bool {
         if let Some(ticket) = self.share.wanted() {
             self.share.reading.send_empty(&self.tensors, &ticket);
-            drop(ticket);
-            self.go_on();
         }
+        self.go_on()
     }
 
-    /// Fills buffers as long as there are free ones, and hands each to the device thread.
-    fn go_on(mut self) {
+    /// Fills buffers as long as there are free ones, and hands each to the device thread. Returns false where it has to
+    /// wait for one.
+    fn go_on(mut self) -> bool {
         let lender = self.lender.clone();
         // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
         let Some(ticket) = self.share.wanted() else {
-            return;
+            return true;
         };
         // Declared after the ticket: gone before it.
         let _direct = DirectReads::begin();
@@ -102,37 +112,39 @@ impl<C: Send + 'static> Lift<C> {
         {
             let (place, asks) = (self.share.place, (self, cuts));
             let Some((buffer, (lift, cuts))) = lender.borrow(place, asks, Self::ask_again) else {
-                return;
+                return false;
             };
             self = lift;
-            match self.fill(buffer, cuts, &ticket) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return self.share.fail(&ticket, error),
+            if let Err(error) = self.fill(buffer, cuts, &ticket) {
+                self.share.fail(&ticket, error);
             }
         }
         if ticket.is_wanted() {
             self.share.tell_read();
         }
+        true
     }
 
     fn ask_again((mut lift, cuts): (Self, Vec<Cut>)) {
         lift.loads.push_front(cuts);
-        lift.go_on();
+        let turn = lift.turn.clone();
+        if lift.go_on() {
+            turn.go_on();
+        }
     }
 
-    /// Returns false for a load that nobody wants any more.
+    /// Does nothing for a load that nobody wants any more.
     fn fill(
         &self,
         mut buffer: Pinned,
         cuts: Vec<Cut>,
         ticket: &Arc<Ticket>,
-    ) -> Result<bool, LoadError> {
+    ) -> Result<(), LoadError> {
         let reading = &self.share.reading;
         let into = &mut buffer;
         let fill = || reading.fill_buffer(&self.tensors, &cuts, ticket, into.bytes_mut());
         if !caught("read", fill)? {
-            return Ok(false);
+            return Ok(());
         }
         let piece = |cut: Cut| Piece {
             name: self.tensors[cut.tensor].0.clone(),
@@ -146,7 +158,7 @@ impl<C: Send + 'static> Lift<C> {
             _ticket: ticket.clone(),
         };
         let _ = reading.owner.try_send(ToOwner::Chunk(chunk));
-        Ok(true)
+        Ok(())
     }
 }
 
