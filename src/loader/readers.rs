@@ -146,7 +146,16 @@ impl Readers {
 
     /// Asks the threads to end; work that has not begun is dropped.
     pub(crate) fn stop(&mut self) {
+        self.leave_line();
         self.stop = None;
+    }
+
+    /// A thread that is left behind would keep what comes later.
+    fn leave_line(&self) {
+        let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = line.take_if(|line| line.same_channel(&self.handle.reads));
+        drop(line);
+        drop(own);
     }
 
     /// Waits for the end, at most until the deadline.
@@ -263,6 +272,30 @@ mod tests {
         drop(readers);
         drop_apart(nested());
         assert_eq!(drops.iter().take(2).count(), 2, "with readers or without");
+    }
+
+    #[test]
+    fn what_is_dropped_apart_does_not_wait_for_a_thread_that_was_left_behind() {
+        struct Tells(Sender<()>);
+        impl Drop for Tells {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+            }
+        }
+        let readers = Readers::start(Duration::from_millis(1)).expect("threads");
+        let (release, held) = unbounded::<()>();
+        let (at_work, working) = unbounded();
+        readers.handle().submit(move || {
+            let _ = at_work.send(());
+            let _ = held.recv();
+        });
+        working.recv().expect("a reader is held");
+        drop(readers);
+        let (dropped, drops) = unbounded();
+        drop_apart(Tells(dropped));
+        let soon = deadline_in(Duration::from_secs(10));
+        assert_eq!(drops.recv_deadline(soon), Ok(()));
+        drop(release);
     }
 
     #[test]

@@ -141,8 +141,11 @@ impl HeapCounter {
         let counted = count();
         let took = cpu_time().saturating_sub(since);
         if took <= LONGEST_COUNT {
-            self.long.store(0, Ordering::Relaxed);
-        } else if self.long.fetch_add(1, Ordering::Relaxed) + 1 >= LONG_COUNTS {
+            // Another thread may have ended the counting meanwhile.
+            let again = |long| (long < LONG_COUNTS).then_some(0);
+            let (done, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.long.fetch_update(done, failed, again);
+        } else if self.long.fetch_add(1, Ordering::Relaxed) + 1 == LONG_COUNTS {
             debug!("counting the heap takes {took:?}: it is not counted any more");
         }
         counted
@@ -214,6 +217,18 @@ mod tests {
         assert_eq!(counter.count(|| Some(6)), Some(6), "once is no rule");
         assert_eq!(counter.count(slow), Some(7));
         assert_eq!(counter.count(slow), Some(7));
+        assert_eq!(counter.count(|| unreachable!("it holds the game up")), None);
+    }
+
+    #[test]
+    fn a_short_count_that_ends_late_does_not_begin_the_counting_again() {
+        let counter = HeapCounter::new();
+        counter.long.store(LONG_COUNTS - 1, Ordering::Relaxed);
+        let late = || {
+            counter.long.store(LONG_COUNTS, Ordering::Relaxed);
+            Some(6)
+        };
+        assert_eq!(counter.count(late), Some(6));
         assert_eq!(counter.count(|| unreachable!("it holds the game up")), None);
     }
 }

@@ -7,11 +7,13 @@ use crate::loader::drop_apart;
 
 /// Dropped where nobody waits: they may be a gibibyte in memory, and it is mostly the main thread that lets go of them last.
 #[derive(Clone)]
-pub(crate) struct HeldFiles(Option<Arc<dyn ModelFiles>>);
+pub(crate) struct HeldFiles(Arc<Held>);
+
+struct Held(Option<Arc<dyn ModelFiles>>);
 
 impl HeldFiles {
     pub(super) fn new(files: Arc<dyn ModelFiles>) -> Self {
-        Self(Some(files))
+        Self(Arc::new(Held(Some(files))))
     }
 }
 
@@ -19,15 +21,13 @@ impl Deref for HeldFiles {
     type Target = dyn ModelFiles;
 
     fn deref(&self) -> &Self::Target {
-        self.0.as_deref().expect("taken by the drop only")
+        self.0.0.as_deref().expect("taken by the drop only")
     }
 }
 
-impl Drop for HeldFiles {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(files) = self.0.take()
-            && Arc::strong_count(&files) == 1
-        {
+        if let Some(files) = self.0.take() {
             drop_apart(files);
         }
     }
