@@ -41,7 +41,7 @@ thread_local! {
 /// Everything that touches a device happens on one thread of ours, the device thread: opening it, building, running and
 /// dropping models. For the CPU that thread belongs to a rayon pool of its own, so candle's matrix products never touch
 /// the pool that belongs to the game. Only which devices there are is asked on the main thread, as the app starts, where the
-/// choice is left to [`Auto`](Self::Auto).
+/// choice is left to [`Auto`](Self::Auto); on Metal that opens a device and closes it again.
 ///
 /// ```
 /// use bevy::prelude::*;

@@ -85,8 +85,9 @@
 //!
 //! `RUST_LOG=bevy_candle=debug` shows every transition. A model that fails says why in
 //! [`last_error`](ModelStatus::last_error) and in the log; [`ErrorChain`] prints an error with its causes.
-//! What a pipeline can do to the whole process is abort it: a stack overflow, memory that candle asks for while it
-//! computes and that the system refuses, or a panic where the game is built with `panic = "abort"`.
+//! What a pipeline can do to the whole process is abort it, with a stack overflow, say, with memory that candle asks for
+//! while it computes and that the system refuses, or with a panic where the game is built with `panic = "abort"`:
+//! [`guide::reliability`] lists all ways.
 //!
 //! An app that sleeps between inputs is woken by results where it says how: see [`WakeUp`].
 
