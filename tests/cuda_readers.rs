@@ -25,46 +25,44 @@ const READS_OF_A_BUFFER: usize = 2;
 /// Keeps the card's thread.
 type Busy = Fake<1>;
 
+/// One test, and one app: the card has one thread then, as the stand-in for a driver asks.
 #[test]
-fn loads_to_the_cpu_go_on_while_a_card_lends_no_buffers() {
+fn loads_to_the_cpu_go_on_beside_one_to_a_card() {
     if !has_card() {
         return;
     }
     let mut app = app_with_others();
+    while_the_card_lends_no_buffers(&mut app);
+    unload_all(&mut app);
+    where_many_buffers_come_back_at_once(&mut app);
+    unload_all(&mut app);
+}
+
+fn while_the_card_lends_no_buffers(app: &mut App) {
     let card = Gate::closed();
-    let reads = load_to_a_card_that_is_kept(&mut app, &card);
+    let reads = load_to_a_card_that_is_kept(app, &card);
     reads.open();
-    load::<Fake>(&mut app, FakeModel::new("on the CPU").source());
-    run_until_state::<Fake>(&mut app, ModelState::Loaded);
+    load_to_the_cpu(app);
     let state = app.world().resource::<ModelManager<Card>>().current_state;
     assert_eq!((state, card.waiting()), (ModelState::Loading, 1));
     card.open();
-    assert_arrives(&mut app);
+    assert_arrives(app);
 }
 
-#[test]
-fn a_load_whose_buffers_come_back_at_once_leaves_a_reader_to_others() {
-    if !has_card() {
-        return;
-    }
-    let mut app = app_with_others();
+fn where_many_buffers_come_back_at_once(app: &mut App) {
     let card = Gate::closed();
-    let reads = load_to_a_card_that_is_kept(&mut app, &card);
-    // All buffers are full, and on their way.
-    let filled = PLANNED + 2 * readers_of_one_load() * READS_OF_A_BUFFER;
-    reads.let_pass(filled - PLANNED);
-    run_until(&mut app, "full buffers", |_| {
-        (reads.passed(), reads.waiting()) == (filled, 0)
-    });
+    let reads = load_to_a_card_that_is_kept(app, &card);
+    let filled = 2 * readers_of_one_load() * READS_OF_A_BUFFER;
+    reads.let_pass(filled);
+    run_until(app, "full buffers", |_| reads.passed() == PLANNED + filled);
     card.open();
-    run_until(&mut app, "readers with buffers again", |_| {
+    run_until(app, "readers with buffers again", |_| {
         reads.waiting() >= readers_of_one_load()
     });
-    load::<Fake>(&mut app, FakeModel::new("on the CPU").source());
-    run_until_state::<Fake>(&mut app, ModelState::Loaded);
+    load_to_the_cpu(app);
     assert_eq!(reads.waiting(), readers_of_one_load());
     reads.open();
-    assert_arrives(&mut app);
+    assert_arrives(app);
 }
 
 /// An app with two more managers: one on the card, and one on the CPU.
@@ -94,6 +92,22 @@ fn load_to_a_card_that_is_kept(app: &mut App, gate: &Gate) -> Gate {
 
 fn readers_of_one_load() -> usize {
     thread::available_parallelism().map_or(3, |cores| cores.get().clamp(3, 4))
+}
+
+fn load_to_the_cpu(app: &mut App) {
+    load::<Fake>(app, FakeModel::new("on the CPU").source());
+    run_until_state::<Fake>(app, ModelState::Loaded);
+}
+
+fn unload_all(app: &mut App) {
+    unload_and_wait::<Card>(app);
+    unload_and_wait::<Busy>(app);
+    unload_and_wait::<Fake>(app);
+}
+
+fn unload_and_wait<P: Pipeline>(app: &mut App) {
+    app.world_mut().resource_mut::<ModelManager<P>>().unload();
+    run_until_state::<P>(app, ModelState::Idle);
 }
 
 fn assert_arrives(app: &mut App) {
