@@ -22,7 +22,7 @@ use dry_run::HeadersOnly;
 ///    missing or has another shape is an error here, before memory is claimed, and what no module asks
 ///    for is not read.
 ///
-/// [`formats`](Self::formats) refuses what the modules cannot run in.
+/// [`check_dtype`](Self::check_dtype) refuses what the modules cannot run in.
 ///
 /// ```
 /// use bevy_candle::{LoadError, ModelFiles, Plan, candle_nn::linear};
@@ -42,11 +42,11 @@ pub struct Plan<C> {
     /// How many tensors the headers list, wanted or not.
     listed: usize,
     tensors: BTreeMap<Arc<str>, TensorPlan>,
-    formats: FormatCheck,
+    dtype_check: DtypeCheck,
 }
 
 /// Refuses number formats on a device.
-type FormatCheck = fn(DType, DeviceChoice) -> Result<(), LoadError>;
+type DtypeCheck = fn(DType, DeviceChoice) -> Result<(), LoadError>;
 
 /// The most tensors of one model, over all its files, whether anybody asks for them or not.
 const MAX_TENSORS: usize = 200_000;
@@ -107,7 +107,7 @@ impl<C> Plan<C> {
             files: Vec::new(),
             listed: 0,
             tensors: BTreeMap::new(),
-            formats: |_, _| Ok(()),
+            dtype_check: |_, _| Ok(()),
         }
     }
 
@@ -193,7 +193,7 @@ impl<C> Plan<C> {
     ///
     /// [`Pipeline::build`](crate::Pipeline::build) then asks for the same tensors, each as often as here: one that was asked for
     /// less is an error there. The format that the weights run in is not known yet, and `vb.dtype()` is a stand-in:
-    /// what depends on it belongs into [`formats`](Self::formats).
+    /// what depends on it belongs into [`check_dtype`](Self::check_dtype).
     ///
     /// # Errors
     /// [`LoadError::MissingTensor`] and [`LoadError::WrongShape`], and what `build` itself says.
@@ -211,13 +211,17 @@ impl<C> Plan<C> {
     /// [`LoadError::UnsupportedRunDtype`]. `check` is asked once the load is planned, before a weight is read; it gets the
     /// device that the model would run on, never [`Auto`](DeviceChoice::Auto).
     #[must_use]
-    pub fn formats(mut self, check: fn(DType, DeviceChoice) -> Result<(), LoadError>) -> Self {
-        self.formats = check;
+    pub fn check_dtype(mut self, check: fn(DType, DeviceChoice) -> Result<(), LoadError>) -> Self {
+        self.dtype_check = check;
         self
     }
 
-    pub(crate) fn check_format(&self, dtype: DType, device: DeviceChoice) -> Result<(), LoadError> {
-        (self.formats)(dtype, device)
+    pub(crate) fn ensure_runs_in(
+        &self,
+        dtype: DType,
+        device: DeviceChoice,
+    ) -> Result<(), LoadError> {
+        (self.dtype_check)(dtype, device)
     }
 
     pub(crate) fn into_parts(self) -> (C, BTreeMap<Arc<str>, TensorPlan>) {

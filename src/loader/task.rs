@@ -95,7 +95,7 @@ impl<P: Pipeline> LoadTask<P> {
             };
             caught("plan", || {
                 let plan = P::plan(&files)?;
-                plan.check_format(dtype, device)?;
+                plan.ensure_runs_in(dtype, device)?;
                 Ok(plan)
             })
         };

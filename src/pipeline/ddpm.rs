@@ -79,7 +79,7 @@ impl Pipeline for DdpmPipeline {
         let layout = Layout::of(files)?;
         Plan::new(DdpmConfig::read(files, &layout)?)
             .weights(files, layout.weights)?
-            .formats(check_dtype)
+            .check_dtype(check_dtype)
             .check(|config, vb| block_on(UNet::new(&config.unet, vb, &LoadSteps::default())))
     }
 
