@@ -56,7 +56,8 @@ impl<C: Send + 'static> Shares<C> {
         }
     }
 
-    /// Returns false where the batch waits for a buffer; it then [goes on](Self::go_on) with the turn.
+    /// Returns false where the batch waits for a buffer, and then [goes on](Self::go_on) with the turn, or where the lending
+    /// has ended, and with it the load.
     fn read_batch(self: &Arc<Self>, share: Share<C>, batch: Batch) -> bool {
         #[cfg(feature = "cuda")]
         if let Some(lender) = share.reading.lender.clone() {

@@ -89,7 +89,7 @@ impl<C: Send + 'static> Lift<C> {
         }
     }
 
-    /// Returns false where it has to wait.
+    /// Returns false where it has to wait, or where the lending has ended.
     pub(super) fn begin(self) -> bool {
         if let Some(ticket) = self.share.wanted() {
             self.share.reading.send_empty(&self.tensors, &ticket);
@@ -98,7 +98,7 @@ impl<C: Send + 'static> Lift<C> {
     }
 
     /// Fills buffers as long as there are free ones, and hands each to the device thread. Returns false where it has to
-    /// wait for one.
+    /// wait for one, or where the lending has ended.
     fn go_on(mut self) -> bool {
         let lender = self.lender.clone();
         // Held by who reads, and not by who waits: a cancelled load is not to wait for a reader.
@@ -133,7 +133,7 @@ impl<C: Send + 'static> Lift<C> {
         }
     }
 
-    /// Does nothing for a load that nobody wants any more.
+    /// Fills a buffer and hands it to the device thread; drops that of a load which nobody wants any more.
     fn fill(
         &self,
         mut buffer: Pinned,

@@ -142,9 +142,10 @@ impl HeapCounter {
         let took = cpu_time().saturating_sub(since);
         if took <= LONGEST_COUNT {
             // Another thread may have ended the counting meanwhile.
-            let again = |long| (long < LONG_COUNTS).then_some(0);
-            let (done, failed) = (Ordering::Relaxed, Ordering::Relaxed);
-            let _ = self.long.fetch_update(done, failed, again);
+            let unless_ended = |long| (long < LONG_COUNTS).then_some(0);
+            let _ = self
+                .long
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, unless_ended);
         } else if self.long.fetch_add(1, Ordering::Relaxed) + 1 == LONG_COUNTS {
             debug!("counting the heap takes {took:?}: it is not counted any more");
         }

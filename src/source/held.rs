@@ -5,10 +5,12 @@ use std::{ops::Deref, sync::Arc};
 use super::ModelFiles;
 use crate::loader::drop_apart;
 
-/// Dropped where nobody waits: they may be a gibibyte in memory, and it is mostly the main thread that lets go of them last.
+/// Clones are the same files.
 #[derive(Clone)]
 pub(crate) struct HeldFiles(Arc<Held>);
 
+/// Drops the files where nobody waits: they may be a gibibyte in memory, and it is mostly the main thread that lets go of
+/// them last.
 struct Held(Option<Arc<dyn ModelFiles>>);
 
 impl HeldFiles {
