@@ -371,3 +371,28 @@ fn a_budget_that_is_lowered_during_a_load_lets_it_finish_and_go() {
     run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(in_use(&app), 0);
 }
+
+/// Its owner is busy with it, and does not look.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_heap_is_counted_before_a_load_is_dropped_that_never_awaits() {
+    let gate = Gate::closed();
+    let a = FakeModel::new("a")
+        .tensors(64, 1 << 20)
+        .block_in(Place::WarmUp, &gate);
+    let mut app = app(256 * MIB);
+    ask::<0>(&mut app, &a);
+    run_until(&mut app, "the warm-up", |_| gate.waiting() == 1);
+    manager::<0>(&mut app).cancel();
+    frames(&mut app, 10);
+    gate.open();
+    run_until_kind::<0>(&mut app, ModelState::Idle);
+    let report = manager::<0>(&mut app).last_release;
+    let report = report.expect("a cancelled load reports");
+    assert_eq!(report.claimed, 256 * MIB);
+    // The counter is the process's, and other tests load smaller models meanwhile.
+    assert!(
+        report.freed.is_some_and(|freed| freed > 128 * MIB),
+        "{report:?}"
+    );
+}

@@ -178,6 +178,10 @@ async fn live<P: Pipeline>(
         sample_size,
     }));
     serve(&*pipeline, jobs, &setup.account, lent).await;
+    if !lent.is_lost() {
+        // Its handle went while it computed: what is in use is noted before the pipeline is dropped.
+        future::pending::<()>().await;
+    }
     Ok(())
 }
 
