@@ -4,9 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bevy::{prelude::*, utils::prelude::ShortName};
 
-use crate::{
-    Infer, ModelManager, ModelSource, ModelState, ModelStatus, Pipeline, SlotId, manager::JobTally,
-};
+use crate::{Infer, ModelManager, ModelState, ModelStatus, Pipeline, SlotId, manager::JobTally};
 
 /// The kinds of models that a [`ModelPlugin`](crate::ModelPlugin) was added for, in that order.
 ///
@@ -98,7 +96,8 @@ impl ModelKind {
         self.of_manager(world, Manager::status)
     }
 
-    /// Returns the number under which [`ResourceManager::models`](crate::ResourceManager::models) lists it.
+    /// Returns the number under which [`ResourceManager::models`](crate::ResourceManager::models) lists it; [`None`]
+    /// where a game has removed the manager.
     pub fn slot(&self, world: &World) -> Option<SlotId> {
         self.of_manager(world, Manager::slot)
     }
@@ -108,16 +107,15 @@ impl ModelKind {
         (self.jobs)(world)
     }
 
-    /// Asks the manager.
+    /// Asks the manager. Does nothing where a game has removed it, or where there is nothing to load.
     pub fn ask(&self, world: &mut World, request: ModelRequest) {
         (self.ask)(world, request);
     }
 
-    /// Returns whether the request would change something. One that would not does no harm.
+    /// Returns whether the request is worth offering now, as a panel does with its buttons. One that is not does no
+    /// harm.
     pub fn can(&self, world: &World, request: ModelRequest) -> bool {
-        let useful = |manager: &dyn Manager| {
-            is_useful(request, manager.status(), manager.last_source().is_some())
-        };
+        let useful = |manager: &dyn Manager| is_useful(request, manager.status(), manager.keeps());
         (self.manager)(world).is_some_and(useful)
     }
 
@@ -134,11 +132,20 @@ impl ModelKind {
     }
 }
 
+/// What a manager has besides its current model.
+#[derive(Clone, Copy, Default)]
+struct Keeps {
+    /// A model that can be asked for again.
+    source: bool,
+    /// Models in memory for a switch.
+    parked: bool,
+}
+
 /// A manager of whatever kind, to read.
 trait Manager {
     fn status(&self) -> &ModelStatus;
     fn slot(&self) -> SlotId;
-    fn last_source(&self) -> Option<&ModelSource>;
+    fn keeps(&self) -> Keeps;
     fn tally(&self) -> JobTally;
 }
 
@@ -151,8 +158,11 @@ impl<P: Pipeline> Manager for ModelManager<P> {
         Self::slot(self)
     }
 
-    fn last_source(&self) -> Option<&ModelSource> {
-        Self::last_source(self)
+    fn keeps(&self) -> Keeps {
+        Keeps {
+            source: self.last_source().is_some(),
+            parked: self.pipeline().parked().next().is_some(),
+        }
     }
 
     fn tally(&self) -> JobTally {
@@ -187,22 +197,21 @@ fn count_jobs<P: Pipeline>(world: &World) -> usize {
     jobs.map_or(0, |mut jobs| jobs.iter(world).count())
 }
 
-fn is_useful(request: ModelRequest, status: &ModelStatus, has_source: bool) -> bool {
+fn is_useful(request: ModelRequest, status: &ModelStatus, keeps: Keeps) -> bool {
     let state = status.current_state;
     let is_gone = matches!(state, ModelState::Idle | ModelState::Failed);
     let wants_other = status.wanted.is_some() && status.wanted != status.model_id;
     match request {
-        ModelRequest::Load => has_source && (is_gone || status.wanted.is_none()),
+        ModelRequest::Load => keeps.source && (is_gone || status.wanted.is_none()),
         ModelRequest::Cancel => match state {
             ModelState::Loading => true,
             ModelState::Unloading => status.wanted.is_some(),
             _ => wants_other && !is_gone,
         },
-        ModelRequest::Unload => state != ModelState::Idle || status.wanted.is_some(),
-        ModelRequest::Reload => {
-            let is_busy = matches!(state, ModelState::Loading | ModelState::Unloading);
-            has_source && !is_busy
+        ModelRequest::Unload => {
+            state != ModelState::Idle || status.wanted.is_some() || keeps.parked
         }
+        ModelRequest::Reload => keeps.source && !state.is_busy(),
     }
 }
 
@@ -221,7 +230,11 @@ mod tests {
             ..default()
         };
         let all = [Load, Cancel, Unload, Reload];
-        let useful = |request: &ModelRequest| is_useful(*request, &status, true);
+        let keeps = Keeps {
+            source: true,
+            parked: false,
+        };
+        let useful = |request: &ModelRequest| is_useful(*request, &status, keeps);
         all.into_iter().filter(useful).collect()
     }
 
@@ -244,6 +257,7 @@ mod tests {
 
     #[test]
     fn nothing_can_be_loaded_again_where_nothing_was() {
-        assert!(!is_useful(Load, &ModelStatus::default(), false));
+        let nothing = Keeps::default();
+        assert!(!is_useful(Load, &ModelStatus::default(), nothing));
     }
 }

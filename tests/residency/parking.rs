@@ -3,7 +3,7 @@
 use TransitionReason as R;
 use bevy::prelude::*;
 use bevy_candle::{
-    Standing,
+    ModelKinds, ModelRequest, Standing,
     prelude::*,
     test_kit::{FakeModel, Gate, Place, run_until},
 };
@@ -192,6 +192,12 @@ fn a_reload_reads_a_parked_model_again() {
     manager::<0>(&mut app).cancel();
     run_until_kind::<0>(&mut app, ModelState::Idle);
     assert_eq!(parked(&app), ["a"], "a cancel leaves parked models alone");
+    let kind = app.world().resource::<ModelKinds>().iter().next();
+    let kind = kind.expect("a plugin lists its kind");
+    assert!(
+        kind.can(app.world(), ModelRequest::Unload),
+        "the memory of parked models can be asked for"
+    );
     manager::<0>(&mut app).reload();
     run_until_kind::<0>(&mut app, ModelState::Loaded);
     let log = a.log();
