@@ -140,7 +140,7 @@ impl Plugin for CandleCore {
             let mut loader = world.resource_mut::<LoaderService>();
             loader.set_root(root);
             if let Err(error) = loader.open(&mut memory) {
-                error!("{}; models cannot be loaded", ErrorChain(&error));
+                error!("a device cannot be used: {}", ErrorChain(&error));
             }
         };
         app.world_mut().resource_scope(open);
@@ -183,13 +183,13 @@ fn asset_root(app: &App) -> PathBuf {
 pub struct ModelPlugin<P: Pipeline> {
     /// Where these models run; [`None`], the default, is [`CandlePlugin::device`].
     pub device: Option<DeviceChoice>,
-    /// How long a model stays without a job; see [`Residency::keep_alive`].
+    /// How long a model stays without a job (default [`None`], for ever); see [`Residency::keep_alive`].
     pub keep_alive: Option<Duration>,
-    /// How many previous models stay in memory; see [`Residency::keep_parked`].
+    /// How many previous models stay in memory (default 0); see [`Residency::keep_parked`].
     pub keep_parked: usize,
-    /// What goes last where room is needed; see [`Residency::priority`].
+    /// The higher, the longer models stay where room is needed (default 0); see [`Residency::priority`].
     pub priority: i32,
-    /// Whether models are never evicted; see [`Residency::pinned`].
+    /// Whether models are never evicted (default `false`); see [`Residency::pinned`].
     pub pinned: bool,
     #[doc(hidden)]
     pub kind: PhantomData<fn() -> P>,

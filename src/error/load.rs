@@ -60,14 +60,15 @@ pub enum LoadError {
     CutShort {
         /// The file's name inside the model.
         file: String,
-        /// The length that the header asks for, in bytes.
+        /// The length that was needed, in bytes.
         expected: u64,
         /// The length found, in bytes.
         found: u64,
     },
     /// A name inside the model points out of it, or is none.
     #[error(
-        "`{name}` is not a name inside the model: no `..`, no root and no drive prefix are allowed"
+        "`{name}` is not a name inside the model: no `..`, `.`, `:`, backslash, root or empty part is allowed; \
+         rename the file"
     )]
     UnsafeName {
         /// The refused name.
@@ -173,7 +174,10 @@ pub enum LoadError {
         available: u64,
     },
     /// The system refused the memory for a tensor.
-    #[error("{bytes} bytes for the tensor `{tensor}` could not be allocated")]
+    #[error(
+        "{bytes} bytes for the tensor `{tensor}` could not be allocated; \
+         unload a model or close other programs"
+    )]
     OutOfMemory {
         /// The tensor's full name.
         tensor: String,
@@ -229,7 +233,7 @@ pub enum LoadError {
     /// The pipeline's code panicked. The app and its other models go on.
     #[error("the pipeline panicked in {phase}: {message}")]
     Panicked {
-        /// `plan`, `read`, `build` or `warm_up`.
+        /// What panicked: `plan`, `read`, `build`, `warm_up` or `sample_size`. More may come.
         phase: &'static str,
         /// The panic's message.
         message: String,

@@ -66,7 +66,8 @@ pub(super) fn find_weights(files: &dyn ModelFiles, file: &str) -> Result<Weights
     }
 }
 
-/// Reads an index. The names in it are untrusted: each has to be that of a file next to the index.
+/// Reads an index. The names in it are untrusted: each has to be that of a file in the
+/// folder of the index or below.
 pub(super) fn read_index(text: &[u8], index: &str) -> Result<Shards, LoadError> {
     let Index { weight_map } =
         serde_json::from_slice(text).map_err(|error| LoadError::json(index, error))?;

@@ -25,7 +25,6 @@ use crate::{
     DeviceChoice, LoadError, Pipeline,
     lifeline::Watch,
     memory::{self, Account, Answer},
-    panics::caught,
     signal::Signal,
     source::HeldFiles,
 };
@@ -93,11 +92,9 @@ impl<P: Pipeline> LoadTask<P> {
                 files: &*files,
                 ticket: &ticket,
             };
-            caught("plan", || {
-                let plan = P::plan(&files)?;
-                plan.ensure_runs_in(dtype, device)?;
-                Ok(plan)
-            })
+            let plan = P::plan(&files)?;
+            plan.ensure_runs_in(dtype, device)?;
+            Ok(plan)
         };
         let plan = self.readers.run("plan", plan).await?;
         let (config, tensors) = plan.into_parts();

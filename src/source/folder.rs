@@ -166,7 +166,11 @@ fn list(
             names.push(format!("{prefix}{name}"));
         } else if data.is_dir() && depth > 0 {
             let prefix = format!("{prefix}{name}/");
-            list(&entry.path(), prefix, depth - 1, left, names)?;
+            match list(&entry.path(), prefix, depth - 1, left, names) {
+                // As a file that nobody may read: who asks for it hears why.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                listed => listed?,
+            }
         }
     }
     Ok(())
