@@ -82,7 +82,7 @@ impl DeviceChoice {
     /// is too old for the kernels, or whose driver is, does not. No device does on the web or on Android.
     ///
     /// That opens the device and closes it again, which takes a card a second or more, and a broken one may not answer at
-    /// all. For a game that has not made its app yet: `docs/gpu.md` shows a launcher.
+    /// all. For a game that has not made its app yet: [`guide::gpu`](crate::guide::gpu) shows a launcher.
     ///
     /// ```
     /// use bevy_candle::DeviceChoice;

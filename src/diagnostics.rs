@@ -35,6 +35,8 @@ use gauge::{Gauge, Quantity};
 ///     .add_systems(Update, show)
 ///     .update();
 /// ```
+///
+/// More fields will come: end with `..default()`.
 #[derive(Clone, Debug)]
 pub struct ModelDiagnosticsPlugin {
     /// How many measurements are kept of each (default: Bevy's).
@@ -50,22 +52,22 @@ impl Default for ModelDiagnosticsPlugin {
 }
 
 impl ModelDiagnosticsPlugin {
-    /// Names the bytes that the weights of a kind's loading or loaded model claim.
+    /// Returns the path of the bytes that the weights of a kind's loading, loaded or unloading model claim.
     pub fn memory<P: Pipeline>() -> DiagnosticPath {
         Quantity::Memory.path(&kind_name::<P>())
     }
 
-    /// Names the part of the load that is done, in percent.
+    /// Returns the path of the part of the load that is done, in percent.
     pub fn load_progress<P: Pipeline>() -> DiagnosticPath {
         Quantity::LoadProgress.path(&kind_name::<P>())
     }
 
-    /// Names the number of jobs that have not ended.
+    /// Returns the path of the number of jobs that have not ended.
     pub fn queue<P: Pipeline>() -> DiagnosticPath {
         Quantity::Queue.path(&kind_name::<P>())
     }
 
-    /// Names the time of the jobs that have ended in a frame, in milliseconds.
+    /// Returns the path of the mean time of the jobs that have ended in a frame, in milliseconds.
     pub fn job_time<P: Pipeline>() -> DiagnosticPath {
         Quantity::JobTime.path(&kind_name::<P>())
     }

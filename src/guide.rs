@@ -1,4 +1,5 @@
-//! The pages of the folder `docs` that are about this crate.
+//! The pages of the folder `docs` that are about this crate. Their commands are for the repository: tests, benches and tools
+//! are not in the published package.
 
 #[doc = "[gpu.md]: crate::guide::gpu"]
 #[doc = include_str!("../docs/architecture.md")]

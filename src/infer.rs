@@ -77,15 +77,19 @@ impl JobId {
 ///
 /// | the model is | the job |
 /// |---|---|
-/// | Idle, nothing wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
-/// | Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
-/// | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed) |
+/// | not loaded, and nothing is wanted | ends in the next frame with [`NotLoaded`](crate::InferError::NotLoaded) |
+/// | Idle, Loading or Unloading with a load wanted, or evicted or expired but still wanted | waits |
+/// | Failed | ends with [`ModelFailed`](crate::InferError::ModelFailed), but waits where another load is wanted |
 /// | Loaded | runs, first come first served, when its working memory fits |
 /// | Loaded, and another load was asked for before it | waits for that |
 /// | unloaded, reloaded or superseded meanwhile | ends with [`Unloaded`](crate::InferError::Unloaded) at its next step |
 /// | too large with the job's working memory for the budget | ends with [`OverBudget`](crate::InferError::OverBudget) |
 /// | on a device that is lost | ends with [`Failed`](crate::InferError::Failed), whose source is the model's [`LoadError`](crate::LoadError) |
+/// | of a kind without a [`ModelPlugin`](crate::ModelPlugin) | ends with [`NotLoaded`](crate::InferError::NotLoaded), and an error is logged |
 /// | panicking | ends with [`Panicked`](crate::InferError::Panicked); the model and the app go on |
+///
+/// One that is taken out (`EntityWorldMut::take`) and kept goes on for nobody until it is dropped: make another instead
+/// of putting it elsewhere.
 #[derive(Component)]
 #[component(immutable, on_insert = queue_job::<P>)]
 pub struct Infer<P: Pipeline> {

@@ -11,10 +11,11 @@
 //!
 //! 1. [`ModelPlugin<P>`] adds one kind of model to the app, with a [`ModelManager<P>`] resource. `P` is a
 //!    [`Pipeline`]: [`DdpmPipeline`] is one, a game may bring its own.
-//! 2. [`ModelManager::load`] asks for a model. A few frames later the [`ModelState`] is Loaded, or Failed
-//!    with a [`LoadError`].
+//! 2. [`ModelManager::load`] asks for a model. When it is read and built the [`ModelState`] is Loaded, or
+//!    Failed with a [`LoadError`]; no frame waits for it.
 //! 3. [`Infer<P>`] on an entity is a job. [`InferStep<P>`] and [`Inferred<P>`] are triggered there.
-//! 4. [`ModelManager::unload`] asks for the memory. Idle shows when it is back.
+//! 4. [`ModelManager::unload`] asks for the memory. Idle shows when it is back. Another load parks the old model instead
+//!    where [`Residency::keep_parked`] says so, and a switch back reads nothing.
 //!
 //! Read state as properties (`manager.current_state`, `manager.sample_size`; see [`ModelStatus`]), as a
 //! Bevy state ([`StateOf<P>`]: `OnEnter`, `in_state`, `DespawnOnExit`), or as messages
@@ -46,7 +47,7 @@
 //! # What runs where
 //!
 //! The main thread reads no file, drops no tensor, joins no thread (but for the end of the app, with a
-//! time-out) and waits on no lock that a loader holds. Files are read by threads named `candle-read-…`.
+//! time-out) and waits for no loader. Files are read by threads named `candle-read-…`.
 //! Models live on the thread of their device, for the CPU one of its pool of `candle-cpu-…`; `candle-clean`
 //! gives memory back. All run below the game's priority, are shared by the apps of a process, and end with
 //! the last of them. Bevy's `AsyncComputeTaskPool` only orchestrates.
@@ -140,6 +141,7 @@ pub use pipeline::{
     Pipeline, Slot,
     ddpm::{
         self, DdpmOutput, DdpmPipeline, DdpmRequest, DdpmSettings, Guidance, Sampler, StartImage,
+        TimestepSpacing,
     },
 };
 pub use plugin::{CandlePlugin, ModelPlugin};
@@ -148,7 +150,11 @@ pub use signal::WakeUp;
 pub use source::{MemoryFiles, ModelFiles, ModelId, ModelSource, read_json};
 pub use state::{ModelState, ModelTransition, StateManager, StateOf, TransitionReason};
 
-/// What [`StateManager`] decides on and answers: the state machine without Bevy, threads or clock.
+/// The state machine by itself, without Bevy, threads or clock.
+///
+/// Its owner hands it [`Facts`](machine::Facts) once a frame and does the [`ModelAction`](machine::ModelAction) of its
+/// [`Step`](machine::Step), which also has the edge: the change from one state to the next. [`StateManager`] has the rules,
+/// and an example.
 pub mod machine {
     pub use crate::state::{Ended, Facts, Leave, ModelAction, StateManager, Step, Wish};
 }
@@ -161,7 +167,8 @@ pub mod guide;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What most apps need, and what a pipeline of one's own needs: `use bevy_candle::prelude::*;`.
+/// What most apps need, and of this crate what a pipeline of one's own needs: `use bevy_candle::prelude::*;`. The
+/// crates `candle` and `candle_nn` are at the root.
 pub mod prelude {
     pub use crate::{
         CandlePlugin, CandleShutdown, CandleSystems, DeviceChoice, ErrorChain, Infer, InferError,

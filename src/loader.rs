@@ -70,7 +70,7 @@ use readers::Readers;
 pub(crate) use readers::drop_apart;
 pub(crate) use ticket::Gone;
 
-/// Starts loads, and owns the threads that they need: the readers, and one for each device.
+/// Starts loads, and owns the threads that they need: the readers, and those of each device.
 ///
 /// The readers are shared by all kinds of models, and by the apps of the process; so is the thread of a device. They
 /// start with the first app that needs them, and end with the last. A game talks to a

@@ -165,7 +165,8 @@ impl<P: Pipeline> FromWorld for ModelManager<P> {
 }
 
 impl<P: Pipeline> ModelManager<P> {
-    /// Asks for a model. A load in progress of another one is cancelled, a loaded other one unloaded.
+    /// Asks for a model. A load in progress of another one is cancelled, a loaded other one unloaded,
+    /// or parked ([`Residency::keep_parked`](crate::Residency::keep_parked)).
     pub fn load(&mut self, source: impl Into<ModelSource>) {
         let source = source.into();
         #[cfg(feature = "test_kit")]
@@ -175,7 +176,8 @@ impl<P: Pipeline> ModelManager<P> {
         self.asked();
     }
 
-    /// Asks for the same model anew: the loaded one, or the last one that was. It is read again, parked or not.
+    /// Asks for a model anew: the one that was asked for last and is not there yet, else the loaded one, else the last one
+    /// that was. While it loads there is nothing to reload. It is read again, parked or not.
     pub fn reload(&mut self) {
         #[cfg(feature = "test_kit")]
         self.received.tape.note(Happening::Reload);

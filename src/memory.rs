@@ -155,8 +155,9 @@ impl ResourceManager {
         devices.map(|(_, ledger)| ledger.in_use()).sum()
     }
 
-    /// Sets the budget of a device in bytes. Where more is in use, idle models are evicted, and busy ones when
-    /// their jobs are done; pinned ones stay, and nothing new is granted until they fit.
+    /// Sets the budget of a device in bytes. Where more is in use, parked models go, then idle ones as the
+    /// [`EvictionPolicy`] chooses, then busy ones when their jobs are done; pinned ones stay, and nothing new is granted
+    /// until they fit.
     pub fn set_budget(&mut self, device: DeviceChoice, bytes: u64) {
         self.ledger(device.resolve()).set_budget(bytes);
     }

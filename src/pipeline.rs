@@ -72,7 +72,7 @@ pub trait Pipeline: Sized + 'static {
     fn plan(files: &dyn ModelFiles) -> Result<Plan<Self::Config>, LoadError>;
 
     /// Puts the modules together, on the device thread. Awaits [`LoadSteps::next`] between them. Asks for the tensors that
-    /// [`Plan::check`] was shown, each as often as there.
+    /// the closure of [`Plan::check`] asked for, each no more often than there.
     ///
     /// # Errors
     /// What candle says, and what the plan could not know.
@@ -92,7 +92,7 @@ pub trait Pipeline: Sized + 'static {
         steps: Steps<Self>,
     ) -> impl Future<Output = Result<Self::Output, InferError>>;
 
-    /// Does the first work, so that the first job is not slow. Part of the load.
+    /// Does the first work, so that the first job is not slow. Part of the load. By default nothing is done.
     ///
     /// # Errors
     /// What makes the model unusable after all.
@@ -103,13 +103,14 @@ pub trait Pipeline: Sized + 'static {
 
     /// Returns the bytes that a job needs on top of the weights: its activations at their peak, and what it
     /// gathers for its output. They are claimed of the device's budget before the job starts, which waits
-    /// until they fit. A job that needs more than this says may exceed the budget.
+    /// until they fit. A job that needs more than this says may exceed the budget. By default 0.
     fn working_memory(&self, request: &Self::Request) -> u64 {
         let _ = request;
         0
     }
 
-    /// Returns the size of the pictures that the model makes, width by height in pixels.
+    /// Returns the size of the pictures that the model makes, width by height in pixels. By default [`None`]: no
+    /// pictures.
     fn sample_size(&self) -> Option<UVec2> {
         None
     }

@@ -19,8 +19,9 @@ use crate::{
 /// The system sets of this crate, in their order.
 ///
 /// The first three stand for one system in [`PreUpdate`], which runs only in frames with news. Systems
-/// of your own go before it or after it; nothing fits between the three. What a game asks for in a frame shows in the
-/// next frame, and from then on for the whole of [`Update`].
+/// of your own go before it or after it; nothing fits between the three. What a game asks for in [`Update`] shows in
+/// the next frame, what an observer of [`Inferred`](crate::Inferred) asks for in the same one, and from then on for
+/// the whole of [`Update`].
 #[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CandleSystems {

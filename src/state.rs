@@ -52,14 +52,16 @@ pub use transition::{ModelTransition, TransitionReason};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Reflect)]
 #[reflect(Clone, PartialEq, Hash, Debug, Default)]
 pub enum ModelState {
-    /// Nothing is loaded, and no memory is held but that of parked models.
+    /// Nothing is loaded, and no memory is held but that of parked models
+    /// ([`Residency::keep_parked`](crate::Residency::keep_parked)).
     #[default]
     Idle,
-    /// A model is being planned, read, built and warmed up, or a cancelled load gives its memory back.
+    /// A model is being planned, read, built and warmed up, or a cancelled or failed load
+    /// gives its memory back.
     Loading,
     /// The model answers jobs.
     Loaded,
-    /// The model's memory is on its way back.
+    /// The model is leaving: its memory is on its way back, or it is being parked.
     Unloading,
     /// The last load failed, or the device did; [`last_error`](crate::ModelStatus::last_error) says why. No
     /// memory is held but that of parked models.
@@ -84,7 +86,7 @@ impl ModelState {
         }
     }
 
-    /// Returns whether jobs run.
+    /// Returns whether a model is loaded, and answers jobs.
     pub const fn is_loaded(self) -> bool {
         matches!(self, Self::Loaded)
     }

@@ -13,7 +13,7 @@ use super::{BoxedSource, LoadError};
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum InferError {
-    /// No model is loaded, and none is wanted.
+    /// No model is loaded, and none is wanted; or no [`ModelPlugin`](crate::ModelPlugin) of the kind was added.
     #[error("no model is loaded and none is wanted; call `ModelManager::load` first")]
     NotLoaded,
     /// The model that the job waited for failed to load.
@@ -44,7 +44,7 @@ pub enum InferError {
          ask for less at once or unload a model"
     )]
     DeviceOutOfMemory {
-        /// Bytes that the job was to need on top of its model.
+        /// Bytes that the job had claimed on top of its model.
         needed: u64,
         /// Bytes that the device could still give.
         free: u64,

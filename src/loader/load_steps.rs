@@ -6,7 +6,8 @@ use futures_lite::future::yield_now;
 /// [`Pipeline::warm_up`](crate::Pipeline::warm_up).
 ///
 /// A pipeline awaits [`next`](Self::next) between its modules. There the other models of the device get
-/// their turn, and there a cancelled load ends: the future is simply not continued.
+/// their turn, and there a cancelled load ends: the future is simply not continued. A
+/// unit test that calls `build` makes one with `LoadSteps::default()`.
 ///
 /// ```
 /// use bevy_candle::{

@@ -121,8 +121,9 @@ impl<C> Plan<C> {
     /// # Errors
     /// [`LoadError::CutShort`] and [`LoadError::Header`] for a broken file,
     /// [`LoadError::UnsupportedDtype`] for formats that candle cannot compute with,
-    /// [`LoadError::Json`] and [`LoadError::UnsafeName`] for a broken index, [`LoadError::Pickle`] where there is
-    /// only a file that `torch.save` wrote, and what `files` itself says.
+    /// [`LoadError::Json`] and [`LoadError::UnsafeName`] for a broken index, [`LoadError::MissingTensor`] where it
+    /// names a tensor that its file does not have, [`LoadError::Pickle`] where there is only a file that
+    /// `torch.save` wrote, and what `files` itself says.
     pub fn weights(self, files: &dyn ModelFiles, file: &str) -> Result<Self, LoadError> {
         match find_weights(files, file)? {
             Weights::Whole => self.add_file(files, file, |_| true),

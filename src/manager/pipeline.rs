@@ -4,7 +4,7 @@ use bevy::math::UVec2;
 
 use crate::{ModelId, ModelSource, Pipeline, infer::Job, loader::Load, memory::Standing};
 
-/// Holds the ticket of the loaded pipeline, its id and its settings, and the tickets of parked ones; the
+/// Holds what a manager keeps of the loaded pipeline, its id and its settings, and the tickets of parked ones; the
 /// pipelines themselves never leave the device thread.
 pub struct PipelineManager<P: Pipeline> {
     id: Option<ModelId>,
@@ -33,7 +33,7 @@ impl<P: Pipeline> Default for PipelineManager<P> {
 }
 
 impl<P: Pipeline> PipelineManager<P> {
-    /// Returns the id of the model that is loading or loaded.
+    /// Returns the id of the model that is loading, loaded or unloading.
     pub fn id(&self) -> Option<&ModelId> {
         self.id.as_ref()
     }

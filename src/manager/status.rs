@@ -15,7 +15,7 @@ use crate::{LoadError, ModelId, ModelState, Progress, ReleaseReport};
 pub struct ModelStatus {
     /// Where the model is in its life; in `Update` always equal to the Bevy state.
     pub current_state: ModelState,
-    /// The model that is loading or loaded.
+    /// The model that is loading, loaded or unloading.
     pub model_id: Option<ModelId>,
     /// The model that the game wants now: [`None`] after an `unload`, the loaded one after a `cancel` of another.
     pub wanted: Option<ModelId>,
@@ -24,10 +24,10 @@ pub struct ModelStatus {
     pub sample_size: Option<UVec2>,
     /// How far the load is.
     pub progress: Progress,
-    /// Bytes claimed on the device for the weights of the model that is loading or loaded. Its jobs and parked models are in
-    /// [`ResourceManager`](crate::ResourceManager).
+    /// Bytes claimed on the device for the weights of the model that is loading, loaded or unloading. Its jobs and
+    /// parked models are in [`ResourceManager`](crate::ResourceManager).
     pub memory: u64,
-    /// Why the last load failed; gone with the next load.
+    /// Why the last load failed, or the device under the model; gone with the next load.
     pub last_error: Option<Arc<LoadError>>,
     /// What the last unload or cancelled load gave back.
     pub last_release: Option<ReleaseReport>,

@@ -14,8 +14,8 @@ use crate::{DeviceChoice, ModelId};
 pub struct DeviceMemory {
     /// The device.
     pub device: DeviceChoice,
-    /// What all models and jobs together may claim; [`None`] until the device is open, and [`u64::MAX`] where neither the game
-    /// nor the platform says how much there is.
+    /// What all models and jobs together may claim; [`None`] until the device is open, and no limit, which reads as
+    /// `u64::MAX - 1`, where neither the game nor the platform says how much there is.
     pub budget: Option<u64>,
     /// Everything that is claimed.
     pub in_use: u64,

@@ -20,7 +20,8 @@ const MAX_JSON: u64 = 4 << 20;
 /// ```
 ///
 /// # Errors
-/// [`LoadError::Json`] with line and column, and what `files` itself says.
+/// [`LoadError::Json`], with line and column, where it is broken, or where it is larger than 4 MiB; and what `files`
+/// itself says.
 pub fn read_json<T: DeserializeOwned>(files: &dyn ModelFiles, file: &str) -> Result<T, LoadError> {
     let bytes = read_small(files, file)?;
     serde_json::from_slice(&bytes).map_err(|error| LoadError::json(file, error))

@@ -63,7 +63,7 @@ pub struct Facts {
     pub retry_due: bool,
     /// A loaded model has to go.
     pub leave: Option<Leave>,
-    /// The wanted model has gone by itself, and only a job brings it back.
+    /// The wanted model has gone by itself: a job brings it back, and a new request makes this false.
     pub asleep: bool,
     /// A job waits for the model.
     pub job_waits: bool,

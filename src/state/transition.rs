@@ -101,7 +101,7 @@ pub enum TransitionReason {
     LoadFailed,
     /// `unload` asked for the memory.
     UnloadRequested,
-    /// The memory has returned.
+    /// The memory has returned, or the model is parked.
     UnloadCompleted,
     /// The device failed while it held or released the model.
     ReleaseFailed,

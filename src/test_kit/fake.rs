@@ -20,18 +20,19 @@ pub struct Fake<const KIND: usize = 0> {
     _not_send: Rc<()>,
 }
 
-/// What a fake model is asked for: a number of steps. Fails or panics where the model's script says so.
+/// What a fake model is asked for: a number of steps. Fails or panics where the model's script says so, or
+/// these fields. More fields will come: end with `..default()`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FakeRequest {
-    /// How many steps the job has.
+    /// How many steps the job has (default 3).
     pub steps: u32,
-    /// How long each step keeps the device thread busy.
+    /// How long each step keeps the device thread busy (default zero).
     pub work: Duration,
     /// Bytes that the job claims before it starts, and allocates (default 1 MiB).
     pub memory: u64,
-    /// Makes this one job panic, in its first step.
+    /// Makes this one job panic, in its first step (default `false`).
     pub panic: bool,
-    /// Makes this one job fail, in its first step.
+    /// Makes this one job fail, in its first step (default `false`).
     pub fail: bool,
 }
 
@@ -47,7 +48,7 @@ impl Default for FakeRequest {
     }
 }
 
-/// Settings that show in the output.
+/// Settings that show in the output. More fields will come: end with `..default()`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FakeSettings {
     /// Any number.

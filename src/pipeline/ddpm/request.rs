@@ -30,8 +30,9 @@ const MAX_NUMBERS: usize = 1 << 28;
 #[derive(Clone, Debug, Reflect)]
 #[reflect(Clone, Debug, Default)]
 pub struct DdpmRequest {
-    /// The class (default [`None`]), from 0 to below the number of the model's classes. Needed by models whose classes
-    /// are numbers, and refused by all others.
+    /// The class (default [`None`]), from 0 to below the number of the model's classes; any number where classes are
+    /// embedded as time steps are ([`ClassEmbedding::Timestep`]). Needed by models whose classes are numbers, and
+    /// refused by all others.
     pub class: Option<u32>,
     /// The class as a vector of `time_embedding_dim` numbers (default [`None`]). Needed by models whose classes are vectors
     /// ([`ClassEmbedding::Identity`]), and refused by all others.

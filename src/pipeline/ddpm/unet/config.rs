@@ -96,7 +96,8 @@ pub struct UNetConfig {
     pub attention_head_dim: Option<usize>,
     /// Groups of the norms; [`None`] is a quarter of the channels, at most 32, and only for blocks with a skip.
     pub norm_num_groups: Option<usize>,
-    /// Groups of the norm before the middle's attention, where they differ.
+    /// Groups of the norm before the middle's attention; [`None`] is those of the other norms, or no norm where time
+    /// scales and shifts.
     pub attn_norm_num_groups: Option<usize>,
     /// Added to the variance in norms.
     pub norm_eps: f64,
