@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the stand-in driver in DIR, and prints the folder for LD_LIBRARY_PATH, to run the tests `cuda_release`, `cuda_memory`,
-# `cuda_readers`, `cuda_broken`, `cuda_unpinned` and `cuda_thread` without a card. What they show then is that our calls come in a right order, and nothing of
-# a driver or of a card. `libcudart.so.13` must be found elsewhere, and is not used.
+# Builds the stand-in driver in DIR, and prints the folder for LD_LIBRARY_PATH: `test.sh` runs the tests on it. What they
+# show then is that our calls come in a right order, and nothing of a driver or of a card. `libcudart.so.13` must be found
+# elsewhere, and is not used.
 set -euo pipefail
 dir=${1:?usage: build.sh DIR}
 here=$(cd "$(dirname "$0")" && pwd)
