@@ -14,6 +14,8 @@ use std::{
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 use tracing::debug;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use super::stretch::Held;
 use crate::threads::cpu_time;
 
 /// A huge page.
@@ -111,7 +113,7 @@ static MALLINFO2: LazyLock<Option<unsafe extern "C" fn() -> libc::mallinfo2>> =
 /// Bytes of the C heap in use, by the whole process; only glibc counts. Nothing where that would take long.
 pub(super) fn heap_in_use() -> Option<u64> {
     static COUNTER: HeapCounter = HeapCounter::new();
-    COUNTER.count(mallinfo)
+    COUNTER.count(count_heap)
 }
 
 /// How much of the processor's time a count may take. glibc walks the free blocks of all heaps and holds the lock of each
@@ -153,18 +155,36 @@ impl HeapCounter {
     }
 }
 
+/// So often it is counted again where somebody takes or leaves places in the heap meanwhile.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn mallinfo() -> Option<u64> {
+const RECOUNTS: usize = 8;
+
+/// What is in use, and is more than a place that is kept.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn count_heap() -> Option<u64> {
+    let mut left = RECOUNTS;
+    loop {
+        let held = Held::now();
+        let in_use = mallinfo()?.saturating_sub(held.bytes);
+        left -= 1;
+        if left == 0 || held == Held::now() {
+            return Some(in_use as u64);
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn mallinfo() -> Option<usize> {
     let count = (*MALLINFO2)?;
     #[expect(unsafe_code, reason = "glibc's counters have no safe wrapper")]
     // SAFETY: `mallinfo2` takes no arguments, reads the allocator's counters under its own locks and
     // returns them by value.
     let info = unsafe { count() };
-    Some(info.uordblks as u64 + info.hblkhd as u64)
+    Some(info.uordblks + info.hblkhd)
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn mallinfo() -> Option<u64> {
+fn count_heap() -> Option<u64> {
     None
 }
 
@@ -198,10 +218,10 @@ mod tests {
     fn the_heap_is_counted_with_what_the_system_has_mapped_for_it() {
         let bytes = 128 << 20;
         let buffer = std::hint::black_box(vec![1_u8; bytes]);
-        let before = mallinfo();
+        let before = count_heap();
         drop(buffer);
         let freed = before
-            .zip(mallinfo())
+            .zip(count_heap())
             .map(|(before, after)| before.saturating_sub(after));
         assert!(freed > Some(bytes as u64 / 2), "{freed:?} of {bytes}");
     }

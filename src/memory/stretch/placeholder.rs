@@ -6,13 +6,43 @@ use std::{
     mem::MaybeUninit,
     ops::Range,
     ptr::NonNull,
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::memory::cpu::HUGE;
 
 /// What is given back in one go, a fraction of a millisecond: whole huge pages, since a half would be cut in small ones.
 const PIECE: usize = 4 * HUGE;
+
+/// Bytes of all placeholders.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// How often that has changed, or is about to.
+static CHANGES: AtomicUsize = AtomicUsize::new(0);
+
+/// What only keeps its place in the heap: for `malloc` it is in use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::memory) struct Held {
+    pub(in crate::memory) bytes: usize,
+    changes: usize,
+}
+
+impl Held {
+    pub(in crate::memory) fn now() -> Self {
+        Self {
+            bytes: HELD.load(Ordering::SeqCst),
+            changes: CHANGES.load(Ordering::SeqCst),
+        }
+    }
+
+    fn change(from: usize, to: usize) {
+        CHANGES.fetch_add(1, Ordering::SeqCst);
+        HELD.fetch_add(to.wrapping_sub(from), Ordering::SeqCst);
+    }
+}
 
 /// A block of the heap in which nothing is ever written.
 pub(super) struct Placeholder {
@@ -38,6 +68,7 @@ impl Placeholder {
         let address = unsafe { libc::malloc(bytes) };
         // A block in which nothing is written would be optimized away.
         let address = NonNull::new(black_box(address))?;
+        Held::change(0, bytes);
         Some(Self { address, bytes })
     }
 
@@ -54,6 +85,7 @@ impl Placeholder {
         // returned, and left alone where that is nothing.
         let resized = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
         if let Some(address) = NonNull::new(resized) {
+            Held::change(self.bytes, bytes);
             self.address = address;
             self.bytes = bytes;
         }
@@ -112,6 +144,7 @@ pub(super) fn count_used(pages: Range<usize>) -> usize {
 
 impl Drop for Placeholder {
     fn drop(&mut self) {
+        Held::change(self.bytes, 0);
         #[expect(unsafe_code, reason = "as it was taken")]
         // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
         unsafe {
