@@ -15,7 +15,7 @@ use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshK
 use tracing::debug;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use super::stretch::Held;
+use super::stretch::without_places;
 use crate::threads::cpu_time;
 
 /// A huge page.
@@ -155,22 +155,10 @@ impl HeapCounter {
     }
 }
 
-/// So often it is counted again where somebody takes or leaves places in the heap meanwhile.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const RECOUNTS: usize = 8;
-
 /// What is in use, and is more than a place that is kept.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn count_heap() -> Option<u64> {
-    let mut left = RECOUNTS;
-    loop {
-        let held = Held::now();
-        let in_use = mallinfo()?.saturating_sub(held.bytes);
-        left -= 1;
-        if left == 0 || held == Held::now() {
-            return Some(in_use as u64);
-        }
-    }
+    without_places(mallinfo).map(|bytes| bytes as u64)
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -23,8 +23,8 @@ mod footprint;
 mod placeholder;
 
 pub(crate) use footprint::{Footprint, clear_idle_heap, clear_this_heap, take_places};
-pub(super) use placeholder::Held;
 use placeholder::Placeholder;
+pub(super) use placeholder::without_places;
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
 /// limit is 32 MiB, what it adds to a block included.

@@ -17,30 +17,54 @@ use crate::memory::cpu::HUGE;
 /// What is given back in one go, a fraction of a millisecond: whole huge pages, since a half would be cut in small ones.
 const PIECE: usize = 4 * HUGE;
 
+/// So often it is counted again where somebody takes or leaves places in the heap meanwhile.
+const RECOUNTS: usize = 8;
+
 /// Bytes of all placeholders.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// How often that has changed, or is about to.
-static CHANGES: AtomicUsize = AtomicUsize::new(0);
+/// How many changes of that have begun.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
-/// What only keeps its place in the heap: for `malloc` it is in use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::memory) struct Held {
-    pub(in crate::memory) bytes: usize,
-    changes: usize,
-}
+/// How many of them are done.
+static DONE: AtomicUsize = AtomicUsize::new(0);
 
-impl Held {
-    pub(in crate::memory) fn now() -> Self {
-        Self {
-            bytes: HELD.load(Ordering::SeqCst),
-            changes: CHANGES.load(Ordering::SeqCst),
+/// Returns the bytes in use by `count`, less those that only keep their place: for `malloc` they are in use, too.
+pub(in crate::memory) fn without_places(count: impl Fn() -> Option<usize>) -> Option<usize> {
+    let mut left = RECOUNTS;
+    loop {
+        let done = DONE.load(Ordering::SeqCst);
+        let held = HELD.load(Ordering::SeqCst);
+        let in_use = count()?.saturating_sub(held);
+        left -= 1;
+        // Where they are equal, no change was under way from the first line to this one.
+        if left == 0 || BEGUN.load(Ordering::SeqCst) == done {
+            return Some(in_use);
         }
     }
+}
 
-    fn change(from: usize, to: usize) {
-        CHANGES.fetch_add(1, Ordering::SeqCst);
-        HELD.fetch_add(to.wrapping_sub(from), Ordering::SeqCst);
+/// A change of what placeholders hold, from before the heap hears of it until after.
+#[derive(Default)]
+struct Change {
+    more: usize,
+}
+
+impl Change {
+    fn begin() -> Self {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        Self::default()
+    }
+
+    fn note(&mut self, from: usize, to: usize) {
+        self.more = to.wrapping_sub(from);
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        HELD.fetch_add(self.more, Ordering::SeqCst);
+        DONE.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -60,6 +84,7 @@ impl Placeholder {
         if !heap_is_glibcs() {
             return None;
         }
+        let mut change = Change::begin();
         #[expect(
             unsafe_code,
             reason = "this very heap is wanted, whatever allocator the game has"
@@ -68,7 +93,7 @@ impl Placeholder {
         let address = unsafe { libc::malloc(bytes) };
         // A block in which nothing is written would be optimized away.
         let address = NonNull::new(black_box(address))?;
-        Held::change(0, bytes);
+        change.note(0, bytes);
         Some(Self { address, bytes })
     }
 
@@ -80,12 +105,13 @@ impl Placeholder {
     /// Gives all but its first bytes back to the heap, or takes what follows it. Where that is not free, the block moves;
     /// where there is no memory, nothing happens.
     pub(super) fn resize(&mut self, bytes: usize) {
+        let mut change = Change::begin();
         #[expect(unsafe_code, reason = "as it was taken")]
         // SAFETY: the block came from `malloc`, is alive, and is this value's alone; it is replaced by what is
         // returned, and left alone where that is nothing.
         let resized = unsafe { libc::realloc(self.address.as_ptr(), bytes) };
         if let Some(address) = NonNull::new(resized) {
-            Held::change(self.bytes, bytes);
+            change.note(self.bytes, bytes);
             self.address = address;
             self.bytes = bytes;
         }
@@ -144,7 +170,8 @@ pub(super) fn count_used(pages: Range<usize>) -> usize {
 
 impl Drop for Placeholder {
     fn drop(&mut self) {
-        Held::change(self.bytes, 0);
+        let mut change = Change::begin();
+        change.note(self.bytes, 0);
         #[expect(unsafe_code, reason = "as it was taken")]
         // SAFETY: the block came from `malloc` or `realloc`, and this value is its only owner.
         unsafe {
@@ -184,7 +211,34 @@ pub(super) fn page_size() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// How often the heap is counted, where something happens during the first count.
+    fn counts(meanwhile: impl Fn()) -> usize {
+        let counts = Cell::new(0);
+        let count = || {
+            counts.set(counts.get() + 1);
+            if counts.get() == 1 {
+                meanwhile();
+            }
+            Some(0)
+        };
+        assert!(without_places(count).is_some());
+        counts.get()
+    }
+
+    #[test]
+    fn the_heap_is_counted_again_where_a_place_was_taken_meanwhile() {
+        assert!(counts(|| drop(Placeholder::take(PIECE))) > 1);
+    }
+
+    #[test]
+    fn the_heap_is_counted_to_the_end_beside_a_change_that_does_not_end() {
+        let _change = Change::begin();
+        assert_eq!(counts(|| {}), RECOUNTS);
+    }
 
     #[test]
     fn symbols_are_found_in_their_libraries() {
