@@ -78,7 +78,8 @@ use variant::VariantFiles;
             `ModelFiles`"
 )]
 pub trait ModelFiles: Send + Sync {
-    /// Lists the files of the model, for pipelines that look for them.
+    /// Lists the files of the model, for pipelines that look for them. A folder leaves out what is in a folder below it
+    /// that nobody may read.
     ///
     /// # Errors
     /// [`LoadError::FolderMissing`] or [`LoadError::Io`] where the listing itself fails.

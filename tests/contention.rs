@@ -372,27 +372,46 @@ fn a_budget_that_is_lowered_during_a_load_lets_it_finish_and_go() {
     assert_eq!(in_use(&app), 0);
 }
 
-/// Its owner is busy with it, and does not look.
+/// A model of 256 MiB that does not await there.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn busy_in(place: Place, gate: &Gate) -> FakeModel {
+    FakeModel::new("a")
+        .tensors(64, 1 << 20)
+        .block_in(place, gate)
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn assert_idle_with_the_memory_of_the_busy_one(app: &mut App) {
+    run_until_kind::<0>(app, ModelState::Idle);
+    let report = manager::<0>(app).last_release;
+    let report = report.expect("what is let go reports");
+    assert_eq!(report.claimed, 256 * MIB);
+    // The counter is the process's, and other tests load smaller models meanwhile.
+    let freed = report.freed;
+    assert!(freed.is_some_and(|freed| freed > 128 * MIB), "{report:?}");
+}
+
+/// The counter is the process's: one after the other.
 #[test]
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn the_heap_is_counted_before_a_load_is_dropped_that_never_awaits() {
+fn the_heap_is_counted_before_what_never_awaits_is_dropped() {
     let gate = Gate::closed();
-    let a = FakeModel::new("a")
-        .tensors(64, 1 << 20)
-        .block_in(Place::WarmUp, &gate);
-    let mut app = app(256 * MIB);
-    ask::<0>(&mut app, &a);
+    let mut app = app(257 * MIB);
+    ask::<0>(&mut app, &busy_in(Place::WarmUp, &gate));
     run_until(&mut app, "the warm-up", |_| gate.waiting() == 1);
     manager::<0>(&mut app).cancel();
     frames(&mut app, 10);
     gate.open();
-    run_until_kind::<0>(&mut app, ModelState::Idle);
-    let report = manager::<0>(&mut app).last_release;
-    let report = report.expect("a cancelled load reports");
-    assert_eq!(report.claimed, 256 * MIB);
-    // The counter is the process's, and other tests load smaller models meanwhile.
-    assert!(
-        report.freed.is_some_and(|freed| freed > 128 * MIB),
-        "{report:?}"
-    );
+    assert_idle_with_the_memory_of_the_busy_one(&mut app);
+
+    let gate = Gate::closed();
+    // It ends right there: its owner finds that no job can come any more before it looks whether it is wanted.
+    let a = busy_in(Place::Infer, &gate).fail_in(Place::Infer);
+    load::<0>(&mut app, &a);
+    job::<0>(&mut app, steps(1));
+    run_until(&mut app, "the job", |_| gate.waiting() == 1);
+    manager::<0>(&mut app).unload();
+    frames(&mut app, 10);
+    gate.open();
+    assert_idle_with_the_memory_of_the_busy_one(&mut app);
 }

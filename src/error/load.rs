@@ -67,8 +67,8 @@ pub enum LoadError {
     },
     /// A name inside the model points out of it, or is none.
     #[error(
-        "`{name}` is not a name inside the model: no `..`, `.`, `:`, backslash, root or empty part is allowed; \
-         rename the file"
+        "`{name}` is not a name inside the model: no part may be empty, `.` or `..`, and there may be no `:`, \
+         backslash or root; rename the file, and in the index that names it"
     )]
     UnsafeName {
         /// The refused name.

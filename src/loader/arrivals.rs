@@ -22,7 +22,10 @@ use super::{
     staging::{Chunk, Stage},
     upload::{self, Upload},
 };
-use crate::{LoadError, lifeline::DrainOnDrop};
+use crate::{
+    LoadError,
+    lifeline::{DrainOnDrop, Watch},
+};
 #[cfg(feature = "cuda")]
 use crate::{
     device::{hear_of_others, refuses_memory, sleep_until},
@@ -32,6 +35,7 @@ use crate::{
 /// Puts the tensors on the device as they arrive, until all are there.
 pub(super) async fn collect<C>(
     inbox: &DrainOnDrop<ToOwner<C>>,
+    watch: &Watch,
     device: &Device,
 ) -> Result<(C, Weights), LoadError> {
     let mut arrivals = Arrivals {
@@ -54,6 +58,8 @@ pub(super) async fn collect<C>(
                 arrivals.land().await?;
                 return Ok((config, arrivals.weights));
             }
+            // It was let go meanwhile: what is in use is noted before the tensors are dropped.
+            Some(ToOwner::Failed) | None if watch.is_cut() => future::pending().await,
             // Where the ticket knows more, its error came first and stays.
             Some(ToOwner::Failed) | None => return Err(LoadError::Interrupted),
         }
@@ -178,5 +184,33 @@ impl Arrivals {
     fn put(&mut self, chunk: Chunk) -> Result<(), LoadError> {
         let upload = self.upload.as_mut().ok_or(LoadError::Interrupted)?;
         Ok(upload.put(chunk, &mut self.weights)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_channel::unbounded;
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::lifeline::Lifeline;
+
+    /// What comes of a load that hears that it has failed.
+    fn collect_failed(watch: &Watch) -> Option<Result<((), Weights), LoadError>> {
+        let (sender, inbox) = unbounded();
+        sender
+            .try_send(ToOwner::Failed)
+            .expect("the inbox is there");
+        let inbox = DrainOnDrop(inbox);
+        block_on(poll_once(collect(&inbox, watch, &Device::Cpu)))
+    }
+
+    #[test]
+    fn a_load_that_fails_ends_at_once_and_one_that_is_let_go_leaves_that_to_its_owner() {
+        let (lifeline, watch) = Lifeline::new();
+        let failed = collect_failed(&watch);
+        assert!(matches!(failed, Some(Err(LoadError::Interrupted))));
+        drop(lifeline);
+        assert!(collect_failed(&watch).is_none());
     }
 }

@@ -164,7 +164,7 @@ async fn live<P: Pipeline>(
     lent: &Lent,
     ticket: &Ticket,
 ) -> Result<(), LoadError> {
-    let (config, weights) = collect(inbox, &lent.device).await?;
+    let (config, weights) = collect(inbox, &setup.watch, &lent.device).await?;
     if !lent.device.is_cpu() {
         ticket.leave_heap();
     }

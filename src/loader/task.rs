@@ -25,6 +25,7 @@ use crate::{
     DeviceChoice, LoadError, Pipeline,
     lifeline::Watch,
     memory::{self, Account, Answer},
+    panics::caught,
     signal::Signal,
     source::HeldFiles,
 };
@@ -92,9 +93,12 @@ impl<P: Pipeline> LoadTask<P> {
                 files: &*files,
                 ticket: &ticket,
             };
-            let plan = P::plan(&files)?;
-            plan.ensure_runs_in(dtype, device)?;
-            Ok(plan)
+            // Here, and not only around all of it: what it holds is not dropped while a panic unwinds.
+            caught("plan", || {
+                let plan = P::plan(&files)?;
+                plan.ensure_runs_in(dtype, device)?;
+                Ok(plan)
+            })
         };
         let plan = self.readers.run("plan", plan).await?;
         let (config, tensors) = plan.into_parts();

@@ -14,7 +14,6 @@ use std::{
 use sysinfo::{MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 use tracing::debug;
 
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 use super::stretch::without_places;
 use crate::threads::cpu_time;
 
@@ -113,7 +112,9 @@ static MALLINFO2: LazyLock<Option<unsafe extern "C" fn() -> libc::mallinfo2>> =
 /// Bytes of the C heap in use, by the whole process; only glibc counts. Nothing where that would take long.
 pub(super) fn heap_in_use() -> Option<u64> {
     static COUNTER: HeapCounter = HeapCounter::new();
-    COUNTER.count(count_heap)
+    let since = cpu_time();
+    let is_early = || cpu_time().saturating_sub(since) < LONGEST_COUNT;
+    without_places(|| COUNTER.count(mallinfo), is_early)
 }
 
 /// How much of the processor's time a count may take. glibc walks the free blocks of all heaps and holds the lock of each
@@ -155,24 +156,18 @@ impl HeapCounter {
     }
 }
 
-/// What is in use, and is more than a place that is kept.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn count_heap() -> Option<u64> {
-    without_places(mallinfo).map(|bytes| bytes as u64)
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn mallinfo() -> Option<usize> {
+fn mallinfo() -> Option<u64> {
     let count = (*MALLINFO2)?;
     #[expect(unsafe_code, reason = "glibc's counters have no safe wrapper")]
     // SAFETY: `mallinfo2` takes no arguments, reads the allocator's counters under its own locks and
     // returns them by value.
     let info = unsafe { count() };
-    Some(info.uordblks + info.hblkhd)
+    Some(info.uordblks as u64 + info.hblkhd as u64)
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn count_heap() -> Option<u64> {
+fn mallinfo() -> Option<u64> {
     None
 }
 
@@ -206,10 +201,10 @@ mod tests {
     fn the_heap_is_counted_with_what_the_system_has_mapped_for_it() {
         let bytes = 128 << 20;
         let buffer = std::hint::black_box(vec![1_u8; bytes]);
-        let before = count_heap();
+        let before = mallinfo();
         drop(buffer);
         let freed = before
-            .zip(count_heap())
+            .zip(mallinfo())
             .map(|(before, after)| before.saturating_sub(after));
         assert!(freed > Some(bytes as u64 / 2), "{freed:?} of {bytes}");
     }
