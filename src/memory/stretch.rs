@@ -20,9 +20,11 @@ use std::ops::Range;
 use super::cpu::{LARGE, advise};
 
 mod footprint;
+mod own_heap;
 mod placeholder;
 
 pub(crate) use footprint::{Footprint, clear_idle_heap, clear_this_heap, take_places};
+use own_heap::{allocator_is_glibcs, take_own};
 use placeholder::Placeholder;
 pub(super) use placeholder::without_places;
 
@@ -62,8 +64,9 @@ impl Stretch {
     /// thread is to allocate nothing else. `goes_on` is asked before each step that may touch a huge page, and may take its
     /// time; where it says no, what is taken is of no use.
     pub(crate) fn take(bytes: u64, blocks: usize, huge: bool, goes_on: impl Fn() -> bool) -> Self {
-        let elsewhere = Vec::with_capacity(PLACES_COUNT);
-        let Some(mut start) = room(bytes, blocks).filter(|_| goes_on()) else {
+        let mut elsewhere = Vec::with_capacity(PLACES_COUNT);
+        let room = room(bytes, blocks);
+        let Some(mut start) = room.and_then(|room| take_own(room, &mut elsewhere, &goes_on)) else {
             return Self::default();
         };
         let addresses = start.addresses();
@@ -116,9 +119,8 @@ impl Stretch {
                 _ => elsewhere += block.len() as u64,
             }
         }
-        // Another allocator puts none of them here, and gives back what it likes.
-        let is_ours = placeholder::heap_is_glibcs() && (first.is_none() || bytes > 1);
-        let elsewhere = if is_ours { elsewhere } else { 0 };
+        // Another allocator gives back what it likes.
+        let elsewhere = if allocator_is_glibcs() { elsewhere } else { 0 };
         Footprint::new(start, bytes, elsewhere)
     }
 }
@@ -131,16 +133,16 @@ impl Drop for Stretch {
     }
 }
 
-/// Room for so many blocks of so many bytes together, in a heap. What is small needs none, and what is larger is
-/// mapped.
-fn room(bytes: u64, blocks: usize) -> Option<Placeholder> {
+/// The bytes of so many blocks of so many bytes together, which a heap has from now on. What is small needs no room, and
+/// what is larger is mapped.
+fn room(bytes: u64, blocks: usize) -> Option<usize> {
     let bytes = usize::try_from(bytes).ok()?;
     let room = bytes.checked_add((blocks + 1) * BESIDE)?;
     if bytes < LARGE || room > MAPPED {
         return None;
     }
     drop(Placeholder::take(room));
-    Placeholder::take(room)
+    Some(room)
 }
 
 #[cfg(test)]
@@ -334,11 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_allocator_is_left_alone() {
+    fn blocks_that_all_lie_elsewhere_are_counted() {
         let outside = 0..1 << 20;
         let mut stretch = Stretch::take(4 * MIB, 1, false, || true);
         assert!(stretch.start.is_some());
-        assert_eq!(given_back(stretch.close([outside].into_iter())), 0);
+        assert_eq!(given_back(stretch.close([outside].into_iter())), MIB);
     }
 
     #[test]

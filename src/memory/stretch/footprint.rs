@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{BESIDE, MAPPED, PLACE, PLACES_COUNT, placeholder::Placeholder};
+use super::{BESIDE, MAPPED, PLACE, PLACES_COUNT, own_heap::is_own, placeholder::Placeholder};
 
 /// Threads that clear their heaps hold free places for a moment, and with them those of dropped tensors. Shared by them;
 /// whoever takes a tensor's place has it alone.
@@ -60,7 +60,7 @@ impl Footprint {
         let mut bytes = MAPPED - 2 * BESIDE;
         while bytes >= PLACE && found.len() < found.capacity() {
             match Placeholder::take(bytes) {
-                Some(place) if place.was_used() => found.push(Self {
+                Some(place) if place.was_used() && is_own(&place) => found.push(Self {
                     bytes: place.addresses().len(),
                     start: Some(place),
                     elsewhere: 0,

@@ -202,6 +202,14 @@ fn library_of(symbol: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(found.dli_fbase)
 }
 
+/// Where the first heap of the process ends, and all others lie beyond.
+pub(super) fn program_break() -> usize {
+    #[expect(unsafe_code, reason = "`sbrk` has no safe wrapper")]
+    // SAFETY: moved by nothing, the end is only returned.
+    let end = unsafe { libc::sbrk(0) };
+    end.addr()
+}
+
 pub(super) fn page_size() -> usize {
     #[expect(unsafe_code, reason = "`sysconf` has no safe wrapper")]
     // SAFETY: it takes a plain number and returns one.
