@@ -25,8 +25,8 @@ mod placeholder;
 
 pub(crate) use footprint::{Footprint, clear_idle_heap, clear_this_heap, take_places};
 use own_heap::{allocator_is_glibcs, take_own};
-use placeholder::Placeholder;
 pub(super) use placeholder::without_places;
+use placeholder::{Placeholder, page_size};
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
 /// limit is 32 MiB, what it adds to a block included.
@@ -114,8 +114,7 @@ impl Stretch {
             let is_here = self.addresses.contains(&block.start) && block.end <= self.addresses.end;
             match first {
                 Some(first) if is_here => bytes = bytes.max(block.end - first),
-                // What is mapped goes by itself.
-                _ if block.len() >= MAPPED => {}
+                _ if is_mapped(&block) => {}
                 _ => elsewhere += block.len() as u64,
             }
         }
@@ -133,12 +132,18 @@ impl Drop for Stretch {
     }
 }
 
+/// Whether a block was mapped by itself, and goes so: then it follows a header at the start of a page.
+fn is_mapped(block: &Range<usize>) -> bool {
+    let header = 2 * size_of::<usize>();
+    block.len() >= MAPPED || block.len() >= PLACE && block.start % page_size() == header
+}
+
 /// The bytes of so many blocks of so many bytes together, which a heap has from now on. What is small needs no room, and
 /// what is larger is mapped.
 fn room(bytes: u64, blocks: usize) -> Option<usize> {
     let bytes = usize::try_from(bytes).ok()?;
     let room = bytes.checked_add((blocks + 1) * BESIDE)?;
-    if bytes < LARGE || room > MAPPED {
+    if bytes < LARGE || room > MAPPED || !allocator_is_glibcs() {
         return None;
     }
     drop(Placeholder::take(room));
@@ -149,10 +154,7 @@ fn room(bytes: u64, blocks: usize) -> Option<usize> {
 mod tests {
     use std::hint::black_box;
 
-    use super::{
-        placeholder::{count_used, page_size},
-        *,
-    };
+    use super::{placeholder::count_used, *};
 
     const MIB: u64 = 1 << 20;
 

@@ -202,7 +202,7 @@ fn library_of(symbol: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(found.dli_fbase)
 }
 
-/// Where the first heap of the process ends, and all others lie beyond.
+/// Where the first heap of the process ends; as a rule others lie beyond.
 pub(super) fn program_break() -> usize {
     #[expect(unsafe_code, reason = "`sbrk` has no safe wrapper")]
     // SAFETY: moved by nothing, the end is only returned.
