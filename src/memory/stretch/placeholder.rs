@@ -182,7 +182,7 @@ impl Drop for Placeholder {
 
 /// Whether glibc itself answers to `malloc`. A game may be started with another in its place, and sanitizers bring their
 /// own. A program at a fixed place that takes the address of `malloc` seems to bring its own, too.
-pub(super) fn heap_is_glibcs() -> bool {
+fn heap_is_glibcs() -> bool {
     static IS: LazyLock<bool> =
         LazyLock::new(|| library_of(c"malloc") == library_of(c"gnu_get_libc_version"));
     *IS
