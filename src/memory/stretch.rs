@@ -13,20 +13,25 @@
 //! Small blocks would be in the way, since glibc keeps those for the thread that frees them: they are taken elsewhere.
 //!
 //! All of this only holds places in glibc's heap: no page of it is touched but for a few headers, and nobody else's
-//! allocator hears of it. Where another one has taken glibc's place, nothing of it is done.
+//! allocator hears of it. Where another one has taken glibc's place, nothing of it is done; where only Rust's values come
+//! from another one, no stretch is taken.
 
 use std::ops::Range;
 
 use super::cpu::{LARGE, advise};
 
+#[cfg(test)]
+mod apart;
 mod footprint;
+mod mapped;
 mod own_heap;
 mod placeholder;
 
 pub(crate) use footprint::{Footprint, clear_idle_heap, clear_this_heap, take_places};
+use mapped::{are_mapped, is_mapped};
 use own_heap::{allocator_is_glibcs, take_own};
+use placeholder::Placeholder;
 pub(super) use placeholder::without_places;
-use placeholder::{Placeholder, page_size};
 
 /// The C library maps blocks of so many bytes one by one, whatever it has learned; it takes others from its heaps. Its own
 /// limit is 32 MiB, what it adds to a block included.
@@ -70,6 +75,9 @@ impl Stretch {
             return Self::default();
         };
         let addresses = start.addresses();
+        if are_mapped(&start) {
+            return Self::default();
+        }
         if huge {
             advise(addresses.clone(), libc::MADV_HUGEPAGE);
         }
@@ -132,12 +140,6 @@ impl Drop for Stretch {
     }
 }
 
-/// Whether a block was mapped by itself, and goes so: then it follows a header at the start of a page.
-fn is_mapped(block: &Range<usize>) -> bool {
-    let header = 2 * size_of::<usize>();
-    block.len() >= MAPPED || block.len() >= PLACE && block.start % page_size() == header
-}
-
 /// The bytes of so many blocks of so many bytes together, which a heap has from now on. What is small needs no room, and
 /// what is larger is mapped.
 fn room(bytes: u64, blocks: usize) -> Option<usize> {
@@ -154,15 +156,13 @@ fn room(bytes: u64, blocks: usize) -> Option<usize> {
 mod tests {
     use std::hint::black_box;
 
-    use super::{placeholder::count_used, *};
+    use super::{
+        apart::apart,
+        placeholder::{count_used, page_size},
+        *,
+    };
 
     const MIB: u64 = 1 << 20;
-
-    /// Runs a check on a thread of its own, whose heap is another than the first one.
-    fn apart(check: impl FnOnce() + Send + 'static) {
-        let checked = std::thread::spawn(check).join();
-        checked.expect("a check that passes");
-    }
 
     fn addresses(block: &Vec<u8>) -> Range<usize> {
         let first = block.as_ptr().addr();
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn the_blocks_of_a_stretch_lie_side_by_side_and_come_back_when_they_are_dropped() {
-        for huge in [false, true] {
-            apart(move || {
+        apart(|| {
+            for huge in [false, true] {
                 let (blocks, whole, footprint) = eight_blocks(huge);
                 assert!(
                     footprint.elsewhere == 0 && whole.len() < 9 << 19,
@@ -220,8 +220,8 @@ mod tests {
                 assert_eq!(given_back(footprint), 0, "something is in the way");
                 let left = pages(&whole);
                 assert!(full > 1000 && left < 10, "{full} pages, then {left}");
-            });
-        }
+            }
+        });
     }
 
     #[test]
@@ -255,6 +255,8 @@ mod tests {
     #[test]
     fn blocks_elsewhere_are_counted() {
         apart(|| {
+            // From now on no block of this size is mapped by itself.
+            drop(Stretch::take(30 * MIB, 1, false, || true));
             let elsewhere = vec![1_u8; 1 << 19];
             let mut stretch = Stretch::take(4 * MIB, 8, false, || true);
             let inside = vec![1_u8; 1 << 19];
@@ -339,10 +341,12 @@ mod tests {
 
     #[test]
     fn blocks_that_all_lie_elsewhere_are_counted() {
-        let outside = 0..1 << 20;
-        let mut stretch = Stretch::take(4 * MIB, 1, false, || true);
-        assert!(stretch.start.is_some());
-        assert_eq!(given_back(stretch.close([outside].into_iter())), MIB);
+        apart(|| {
+            let outside = 0..1 << 20;
+            let mut stretch = Stretch::take(4 * MIB, 1, false, || true);
+            assert!(stretch.start.is_some());
+            assert_eq!(given_back(stretch.close([outside].into_iter())), MIB);
+        });
     }
 
     #[test]

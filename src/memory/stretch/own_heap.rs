@@ -44,7 +44,8 @@ pub(super) fn take_own(
     None
 }
 
-/// Whether a block was taken from the heap of this thread.
+/// Whether a block is not one of the process's first heap, or that is this thread's, too. Where mappings lie below the first
+/// heap, which a process can ask for, none can be told.
 pub(super) fn is_own(place: &Placeholder) -> bool {
     let is_first = |place: &Placeholder| place.addresses().start < program_break();
     // The first heap is that of some threads, and may go on elsewhere.
@@ -69,7 +70,10 @@ fn is_glibcs(allocate: impl FnOnce() -> Vec<u8>) -> bool {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use super::{super::PLACES_COUNT, *};
+    use super::{
+        super::{PLACES_COUNT, apart::apart},
+        *,
+    };
 
     const MIB: usize = 1 << 20;
 
@@ -87,20 +91,22 @@ mod tests {
 
     #[test]
     fn blocks_are_of_this_heap_whatever_is_free_at_its_end() {
-        // A thread may share its heap with another one, where nothing is in the way: some are asked, all alive.
-        let alive = (0..20).map(|_| {
-            let ((tell, told), (keep, kept)) = (channel(), channel::<()>());
-            std::thread::spawn(move || {
-                let _ = tell.send([1, 4, 9].map(take_beside).contains(&true));
-                let _ = kept.recv();
+        apart(|| {
+            // A thread may share its heap with another one, where nothing is in the way: some are asked, all alive.
+            let alive = (0..20).map(|_| {
+                let ((tell, told), (keep, kept)) = (channel(), channel::<()>());
+                std::thread::spawn(move || {
+                    let _ = tell.send([1, 4, 9].map(take_beside).contains(&true));
+                    let _ = kept.recv();
+                });
+                (keep, told.recv().expect("a check that passes"))
             });
-            (keep, told.recv().expect("a check that passes"))
+            let mut keeps = Vec::new();
+            let was_held = alive
+                .inspect(|(keep, _)| keeps.push(keep.clone()))
+                .any(|(_, was_held)| was_held);
+            assert!(was_held, "nothing was in the way");
         });
-        let mut keeps = Vec::new();
-        let was_held = alive
-            .inspect(|(keep, _)| keeps.push(keep.clone()))
-            .any(|(_, was_held)| was_held);
-        assert!(was_held, "nothing was in the way");
     }
 
     #[test]
