@@ -1,10 +1,11 @@
 //! Memory for the tensors of a batch, from one stretch of the C library's heap, and its way back to the system.
 //!
-//! A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it to
-//! its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. It maps what is larger than any such
-//! block that was freed, so a stretch is taken and freed for that. Then it is taken as one block and given back but for
-//! its first bytes, which keep it in its place: blocks that are taken from it find pages that are huge already. When all
-//! are taken, what is not touched yet has small pages again: later a few bytes there would take a huge one, and keep it.
+//! A block that glibc maps by itself begins with a page that is touched at once, which keeps the system from joining it
+//! to its neighbours: of blocks of 2 MiB hardly one then has room for a huge page. It maps what is larger than any such
+//! block that was freed, so a stretch is taken and freed for that; where a game has fixed the limit, none is taken.
+//! Then it is taken as one block and given back but for its first bytes, which keep it in its place: blocks that are
+//! taken from it find pages that are huge already. When all are taken, what is not touched yet has small pages again:
+//! later a few bytes there would take a huge one, and keep it.
 //!
 //! glibc keeps what is freed. Its `malloc_trim` gives it back, but not what is free at the end of a thread's heap, up to
 //! 64 MiB; and it takes the game's free blocks along, which the game then has to be given page by page in its next frame,

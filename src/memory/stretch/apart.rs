@@ -7,11 +7,11 @@ const ALONE: &str = "BEVY_CANDLE_TEST_ALONE";
 
 /// Runs a test's check in a process of its own, on a thread whose heap is another than the first one.
 pub(super) fn apart<F: FnOnce() + Send + 'static>(check: F) {
-    apart_with((ALONE, "1"), check);
+    apart_with(&[], check);
 }
 
-/// The same, with a variable that the C library reads when a process starts.
-pub(super) fn apart_with<F: FnOnce() + Send + 'static>(setting: (&str, &str), check: F) {
+/// The same, with variables that the C library reads when a process starts.
+pub(super) fn apart_with<F: FnOnce() + Send + 'static>(settings: &[(&str, &str)], check: F) {
     if env::var_os(ALONE).is_some() {
         let checked = thread::spawn(check).join();
         return checked.expect("a check that passes");
@@ -24,11 +24,12 @@ pub(super) fn apart_with<F: FnOnce() + Send + 'static>(setting: (&str, &str), ch
     let program = env::current_exe().expect("a test has a program");
     let run = Command::new(program)
         .args(["--exact", test, "--nocapture"])
-        .envs([(ALONE, "1"), setting])
+        .env(ALONE, "1")
+        .envs(settings.iter().copied())
         .output()
         .expect("a program that runs");
-    let [said, failed] =
+    let [out, err] =
         [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    let passed = run.status.success() && said.contains("test result: ok. 1 passed");
-    assert!(passed, "{test}: {said}{failed}");
+    let passed = run.status.success() && out.contains("test result: ok. 1 passed");
+    assert!(passed, "{test}: {out}{err}");
 }

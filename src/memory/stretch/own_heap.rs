@@ -45,7 +45,7 @@ pub(super) fn take_own(
 }
 
 /// Whether a block is not one of the process's first heap, or that is this thread's, too. Where mappings lie below the first
-/// heap, which a process can ask for, none can be told.
+/// heap, which a process can ask for, any block counts as this thread's.
 pub(super) fn is_own(place: &Placeholder) -> bool {
     let is_first = |place: &Placeholder| place.addresses().start < program_break();
     // The first heap is that of some threads, and may go on elsewhere.
