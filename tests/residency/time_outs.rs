@@ -138,6 +138,7 @@ fn assert_stays<const LONG: usize, const SHORT: usize>() {
             let running = memory.in_use();
             opened.open();
             wait_until("the end", || memory.in_use() < running);
+            // Its result is sent right after that, and nobody hears of it before the next frame.
             std::thread::sleep(Duration::from_millis(5));
         },
     );

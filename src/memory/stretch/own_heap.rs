@@ -44,8 +44,8 @@ pub(super) fn take_own(
     None
 }
 
-/// Whether a block is not one of the process's first heap, or that is this thread's, too. Where mappings lie below the first
-/// heap, which a process can ask for, any block counts as this thread's.
+/// Whether a block is of this thread's heap, as far as one can tell: not of the process's first, unless that is this
+/// thread's, too. Where mappings lie below the first heap, which a process can ask for, every block counts.
 pub(super) fn is_own(place: &Placeholder) -> bool {
     let is_first = |place: &Placeholder| place.addresses().start < program_break();
     // The first heap is that of some threads, and may go on elsewhere.
